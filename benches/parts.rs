@@ -1,0 +1,102 @@
+//! The parts of the hot path by themselves: `cargo bench --bench parts`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use jitney::clock::Moment;
+use jitney::proto::ModelInferRequest;
+use jitney::proto::model_infer_request::InferInputTensor;
+use jitney::scheduler::{Batch, Batcher, Item, Policy, ShapeClass};
+use jitney::tensor::{Dtype, Shape, Slicer, Tensor};
+use jitney::wire;
+
+/// One request in and its share of a batch out, with 10,000 others queued all the time.
+fn decision(criterion: &mut Criterion) {
+    const QUEUED: u64 = 10_000;
+    let mut group = criterion.benchmark_group("scheduler: one request, 10,000 queued");
+    for (name, classes, deadlines) in [
+        ("one shape", 1, false),
+        ("one shape, deadlines", 1, true),
+        ("64 shapes, deadlines", 64, true),
+    ] {
+        let mut batcher = Batcher::new(Policy {
+            max_queue_size: 2 * QUEUED as usize,
+            ..Policy::default()
+        });
+        let mut arrivals = 0_u64;
+        let mut arrive = |batcher: &mut Batcher| {
+            arrivals += 1;
+            let now = Moment::from_nanos(arrivals * 1_000);
+            // Deadlines in no order, none of which passes.
+            let slack = arrivals.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+            let item = Item {
+                rows: 1,
+                class: ShapeClass(arrivals % classes),
+                deadline: deadlines
+                    .then(|| now + Duration::from_secs(3600) + Duration::from_nanos(slack)),
+            };
+            assert!(batcher.admit(now, item).is_ok());
+            now
+        };
+        for _ in 0..QUEUED {
+            arrive(&mut batcher);
+        }
+        let mut batch = Batch::default();
+        let mut owed = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let now = arrive(&mut batcher);
+                owed += 1;
+                if owed == 32 {
+                    black_box(batcher.poll(now, &mut batch));
+                    owed -= batch.rows;
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn decode(criterion: &mut Criterion) {
+    let message = ModelInferRequest {
+        model_name: "tiny_mlp".to_owned(),
+        inputs: vec![InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1, 16],
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![Bytes::from(vec![0; 64])],
+        ..ModelInferRequest::default()
+    };
+    criterion.bench_function("wire: message to request", |bencher| {
+        bencher.iter_batched(
+            || message.clone(),
+            |message| black_box(wire::infer_request(message)),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+}
+
+fn slice(criterion: &mut Criterion) {
+    let batch = Tensor {
+        dtype: Dtype::Fp32,
+        shape: Shape::new(&[32, 4]),
+        data: Bytes::from(vec![0; 32 * 16]),
+    };
+    criterion.bench_function("tensor: slice a batch of 32 rows", |bencher| {
+        bencher.iter(|| {
+            let Ok(mut slicer) = Slicer::new(batch.clone(), 32) else {
+                return;
+            };
+            for _ in 0..32 {
+                let _ = black_box(slicer.take(1));
+            }
+        });
+    });
+}
+
+criterion_group!(parts, decision, decode, slice);
+criterion_main!(parts);

@@ -1,0 +1,110 @@
+//! What runs models: ONNX Runtime, or a simulation of it.
+//! Uses `device`, `model` and `tensor`.
+//! Never sees a request, a queue or a clock's decision. `ort` appears in `ort` and nowhere else.
+
+pub mod ort;
+pub mod simulated;
+
+use std::path::PathBuf;
+
+use crate::device::{DeviceError, SharedDevice};
+use crate::model::{ModelPolicy, Signature, VersionId};
+use crate::tensor::{Dtype, Tensor};
+
+/// A version as it lies in the repository.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// Which version this is.
+    pub id: VersionId,
+    /// The version's folder.
+    pub folder: PathBuf,
+    /// The model's file in it.
+    pub file: PathBuf,
+    /// How the model is to be served.
+    pub policy: ModelPolicy,
+}
+
+/// Where one instance goes.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// The device.
+    pub device: SharedDevice,
+    /// Threads for work inside one operator; none means every core.
+    pub threads: Option<usize>,
+}
+
+/// Why a version could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is not there or is not a model that the backend reads.
+    #[error("{file}: {reason}")]
+    Model {
+        /// The model's file.
+        file: PathBuf,
+        /// What the backend said.
+        reason: String,
+    },
+    /// An input or output that the protocol has no form for.
+    #[error("{file}: {tensor} is {found}; only tensors of the protocol's element types are served")]
+    Unsupported {
+        /// The model's file.
+        file: PathBuf,
+        /// The input or output.
+        tensor: String,
+        /// What it is.
+        found: String,
+    },
+    /// The device or its execution provider refused.
+    #[error("{device}: {reason}")]
+    Provider {
+        /// The device's name.
+        device: String,
+        /// What is missing, and what to do.
+        reason: String,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Why a batch failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RunError {
+    /// The model failed on these inputs; others may succeed.
+    #[error("{0}")]
+    Failed(String),
+    /// The device is gone: nothing will succeed on this executor.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+}
+
+/// One input of a batch: bytes that outlive the run and are aligned for their element type.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The element type.
+    pub dtype: Dtype,
+    /// The dimensions of the whole batch.
+    pub shape: &'a [i64],
+    /// The elements, as in [`Tensor`].
+    pub data: &'a [u8],
+}
+
+/// One instance of a model on one device. Owned by the thread that runs it.
+pub trait Executor: Send {
+    /// What the model takes and gives, as the model itself says.
+    fn signature(&self) -> &Signature;
+
+    /// Runs one batch and blocks until its outputs can be read. Inputs and outputs are in the
+    /// signature's order.
+    fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// Loads models.
+pub trait Backend: Send + Sync {
+    /// Loads a version onto a device; blocks, for minutes if need be.
+    fn load(
+        &self,
+        artifact: &Artifact,
+        placement: &Placement,
+    ) -> Result<Box<dyn Executor>, LoadError>;
+}

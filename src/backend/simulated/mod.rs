@@ -1,0 +1,176 @@
+//! A stand-in for a model on a device: takes the time that it is told to take, and fails when it is
+//! told to fail, so that eight GPUs can be tried on a laptop.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Artifact, Backend, Executor, Input, LoadError, Placement, RunError};
+use crate::clock::{Clock, Moment};
+use crate::device::{DeviceId, Reservation, SimulatedDevice, SimulatedDevices};
+use crate::model::{BackendPolicy, Signature, SimulatedPolicy, TensorSpec};
+use crate::tensor::{Dtype, Shape, Tensor, elements};
+
+/// Loads models that are not there.
+pub struct SimulatedBackend {
+    clock: Arc<dyn Clock>,
+    devices: Arc<SimulatedDevices>,
+}
+
+impl SimulatedBackend {
+    /// A backend whose models take time by `clock` and memory of `devices`.
+    pub fn new(clock: Arc<dyn Clock>, devices: Arc<SimulatedDevices>) -> Self {
+        Self { clock, devices }
+    }
+}
+
+impl Backend for SimulatedBackend {
+    fn load(
+        &self,
+        artifact: &Artifact,
+        placement: &Placement,
+    ) -> Result<Box<dyn Executor>, LoadError> {
+        let BackendPolicy::Simulated(policy) = &artifact.policy.backend else {
+            return Err(LoadError::Model {
+                file: artifact.file.clone(),
+                reason: "model.toml has no [simulated]".to_owned(),
+            });
+        };
+        let device = match placement.device.id() {
+            DeviceId::Simulated(number) => Some(self.devices.get(number)),
+            _ => None,
+        };
+        let memory = match &device {
+            Some(device) => Some(claim(device, policy)?),
+            None => None,
+        };
+        wait(self.clock.as_ref(), policy.load);
+        Ok(Box::new(SimulatedExecutor {
+            signature: Signature {
+                inputs: policy.inputs.clone(),
+                outputs: policy.outputs.clone(),
+            },
+            policy: policy.clone(),
+            clock: Arc::clone(&self.clock),
+            device,
+            batches: 0,
+            _memory: memory,
+        }))
+    }
+}
+
+fn claim(
+    device: &Arc<SimulatedDevice>,
+    policy: &SimulatedPolicy,
+) -> Result<Reservation, LoadError> {
+    device.configure(policy.device_memory_bytes, policy.lost_while_exists.clone());
+    if device.is_lost() {
+        return Err(LoadError::Provider {
+            device: crate::device::Device::id(device.as_ref()).to_string(),
+            reason: "the device is lost".to_owned(),
+        });
+    }
+    Ok(device.reserve(policy.memory_bytes)?)
+}
+
+/// Blocks for this long by `clock`. Parking may end early, so it looks again.
+fn wait(clock: &dyn Clock, duration: Duration) {
+    let until: Moment = clock.now() + duration;
+    loop {
+        let left = until.since(clock.now());
+        if left.is_zero() {
+            return;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+struct SimulatedExecutor {
+    signature: Signature,
+    policy: SimulatedPolicy,
+    clock: Arc<dyn Clock>,
+    device: Option<Arc<SimulatedDevice>>,
+    batches: u64,
+    _memory: Option<Reservation>,
+}
+
+impl Executor for SimulatedExecutor {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let rows = inputs.first().and_then(|input| input.shape.first());
+        let rows = rows.copied().unwrap_or(1);
+        self.batches += 1;
+        let count = u32::try_from(rows).unwrap_or(u32::MAX);
+        let service = self.policy.fixed + self.policy.per_row.saturating_mul(count);
+        wait(self.clock.as_ref(), service);
+        self.fault()?;
+        let outputs = self.signature.outputs.iter().enumerate();
+        Ok(outputs
+            .map(|(position, spec)| output(spec, inputs.get(position), rows))
+            .collect())
+    }
+}
+
+impl SimulatedExecutor {
+    fn fault(&self) -> Result<(), RunError> {
+        if self.device.as_ref().is_some_and(|device| device.is_lost()) {
+            return Err(RunError::DeviceLost("simulated loss".to_owned()));
+        }
+        let due = |every: u64| every > 0 && self.batches.is_multiple_of(every);
+        assert!(!due(self.policy.panic_every), "simulated panic");
+        if due(self.policy.fail_every) {
+            return Err(RunError::Failed("simulated failure".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The input of the same position if it fits, else zeros.
+fn output(spec: &TensorSpec, input: Option<&Input<'_>>, rows: i64) -> Tensor {
+    let fits = |input: &&Input<'_>| {
+        let dimensions = spec.dimensions.iter().zip(input.shape);
+        input.dtype == spec.dtype
+            && input.shape.len() == spec.dimensions.len()
+            && dimensions.into_iter().all(|(own, size)| own.admits(*size))
+    };
+    match input.filter(fits) {
+        Some(input) => Tensor {
+            dtype: spec.dtype,
+            shape: Shape::new(input.shape),
+            data: Bytes::copy_from_slice(input.data),
+        },
+        None => zeros(spec, rows),
+    }
+}
+
+fn zeros(spec: &TensorSpec, rows: i64) -> Tensor {
+    let dimensions: Vec<i64> = spec
+        .dimensions
+        .iter()
+        .enumerate()
+        .map(|(index, dimension)| match dimension.size {
+            Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
+            None if index == 0 => rows,
+            None => 1,
+        })
+        .collect();
+    // An empty string is four bytes of length zero.
+    let size = match spec.dtype {
+        Dtype::Bytes => 4,
+        dtype => dtype.size().unwrap_or(1),
+    };
+    let count = elements(&dimensions).unwrap_or(0);
+    Tensor {
+        dtype: spec.dtype,
+        data: vec![0; count.saturating_mul(size)].into(),
+        shape: Shape::new(&dimensions),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! `jitney devices`: what models can run on here, and why not on more.
+
+use crate::device::{Device, Inventory};
+
+/// Lists the devices that models can run on, and why others are missing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Devices {}
+
+const MEBIBYTE: u64 = 1024 * 1024;
+
+impl Devices {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let inventory = Inventory::detect();
+        for device in inventory.devices() {
+            println!("{}", describe(device.as_ref()));
+        }
+        if let Some(reason) = inventory.cuda_absence() {
+            println!("no CUDA device: {reason}");
+        }
+        println!("simulated:N for any model whose model.toml has [simulated]");
+        Ok(())
+    }
+}
+
+fn describe(device: &dyn Device) -> String {
+    let memory = match device.memory() {
+        Ok(memory) => format!(
+            "{} MiB, {} MiB free",
+            memory.total_bytes / MEBIBYTE,
+            memory.free_bytes / MEBIBYTE
+        ),
+        Err(error) => error.to_string(),
+    };
+    format!("{}: {}; {memory}", device.id(), device.name())
+}

@@ -1,0 +1,39 @@
+//! What a person types: one file a command.
+//! Uses `server`, `config`, `device` and `repository`.
+//! Never serves: a command builds what it needs, runs it, and says how it went.
+
+mod check;
+mod devices;
+mod logging;
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+/// An inference server for ONNX models: KServe V2 over gRPC, batched without knobs.
+#[derive(Debug, Parser)]
+#[command(name = "jitney", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the models of a repository.
+    Serve(Box<serve::Serve>),
+    /// Read a repository and load its models: what would be served, or everything that is wrong.
+    Check(Box<check::Check>),
+    /// List the devices that models can run on, and why others are missing.
+    Devices(devices::Devices),
+}
+
+impl Cli {
+    /// Runs the command; an error is for the person who typed it.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Check(check) => check.run(),
+            Command::Devices(devices) => devices.run(),
+        }
+    }
+}

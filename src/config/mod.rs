@@ -1,0 +1,21 @@
+//! What the operator wrote (flags, environment, TOML), and what it means: `ServerConfig`, `ModelPolicy`.
+//! Uses `model` and `tensor` for the terms that settings speak of.
+//! Never stops at the first mistake, and never opens a socket, a model or a device.
+
+mod device;
+mod model;
+mod raw;
+mod reader;
+mod report;
+mod resolve;
+mod rule;
+mod server;
+mod simulated;
+mod spelling;
+mod written;
+
+pub use device::{UnknownDevice, parse_device};
+pub use model::read_model_policy;
+pub use raw::RawServer;
+pub use report::{Problem, Report};
+pub use server::{ModelControl, ServerConfig};

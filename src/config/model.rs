@@ -1,0 +1,173 @@
+//! `model.toml`: how one model is to be served.
+
+use std::path::Path;
+
+use toml::de::DeValue;
+
+use super::reader::{Table, read_document};
+use super::report::Report;
+use super::rule::{DEVICE, OneOf, OptionText, Parsed, Whole, milliseconds, whole, whole_from};
+use super::simulated;
+use crate::model::{
+    BackendPolicy, BatchAxis, BatchPolicy, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
+    OptimizationLevel, QueuePolicy, VersionPolicy, WarmUpPolicy, WarmUpShape,
+};
+
+const AXES: OneOf<'_, BatchAxis> = OneOf(&[
+    ("auto", BatchAxis::Auto),
+    ("first", BatchAxis::First),
+    ("none", BatchAxis::Unbatched),
+]);
+
+const VERSIONS: Parsed<VersionPolicy> = Parsed {
+    parse: |text| match text {
+        "latest" => Some(VersionPolicy::Latest(1)),
+        "all" => Some(VersionPolicy::All),
+        _ => None,
+    },
+    allowed: r#""latest", "all", { latest = N }, { specific = [N, N] }"#,
+};
+
+const OPTIMIZATIONS: OneOf<'_, OptimizationLevel> = OneOf(&[
+    ("disable", OptimizationLevel::Disable),
+    ("basic", OptimizationLevel::Basic),
+    ("extended", OptimizationLevel::Extended),
+    ("all", OptimizationLevel::All),
+]);
+
+/// What `source`, the text of the `model.toml` at `file`, means; or everything wrong with it.
+///
+/// The file is not opened: `file` is for the messages. The empty text is the default policy.
+pub fn read_model_policy(file: &Path, source: &str) -> Result<ModelPolicy, Report> {
+    read_document(file, source, |table| ModelPolicy {
+        batch: batch(table),
+        queue: queue(table),
+        versions: versions(table).unwrap_or_default(),
+        instances: table.sections("instances", instances).unwrap_or_default(),
+        warm_up: table.section("warm_up", warm_up).unwrap_or_default(),
+        backend: backend(table),
+    })
+}
+
+fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
+    let default = BatchPolicy::default();
+    let size = table.value("max_batch_size", whole(1..=65_536));
+    let axis = table.value("batch_axis", AXES);
+    let delay = table.value("max_queue_delay_ms", milliseconds(0.0..=60_000.0));
+    BatchPolicy {
+        axis: axis.unwrap_or(default.axis),
+        max_batch_size: size.unwrap_or(default.max_batch_size),
+        max_queue_delay: delay.unwrap_or(default.max_queue_delay),
+    }
+}
+
+fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {
+    let default = QueuePolicy::default();
+    let size = table.value("max_queue_size", whole(1..=1_000_000));
+    let deadline = table.value("default_deadline_ms", milliseconds(0.001..=86_400_000.0));
+    QueuePolicy {
+        max_queue_size: size.unwrap_or(default.max_queue_size),
+        default_deadline: deadline.or(default.default_deadline),
+    }
+}
+
+fn versions(table: &mut Table<'_, '_>) -> Option<VersionPolicy> {
+    match table.written("versions") {
+        Some(DeValue::Table(_)) => table.section("versions", chosen_versions).flatten(),
+        Some(DeValue::Array(_)) => specific(table, "versions"),
+        _ => table.value("versions", VERSIONS),
+    }
+}
+
+fn chosen_versions(table: &mut Table<'_, '_>) -> Option<VersionPolicy> {
+    let latest = table.value("latest", whole(1..=1_000));
+    let specific = specific(table, "specific");
+    if latest.is_some() && specific.is_some() {
+        let message = "contradicts latest; keep one of the two";
+        table.contradict("specific", message.to_owned());
+    }
+    if table.keys().is_empty() {
+        table.required(
+            "latest",
+            None::<()>,
+            "say { latest = N } or { specific = [N] }",
+        );
+    }
+    latest.map(VersionPolicy::Latest).or(specific)
+}
+
+fn specific<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Option<VersionPolicy> {
+    let versions: Whole<u64> = whole_from(1);
+    if matches!(table.written(key), Some(DeValue::Array(list)) if list.is_empty()) {
+        let message = "found an empty list; allowed: at least one version, such as [1]";
+        table.contradict(key, message.to_owned());
+    }
+    table.list(key, versions).map(VersionPolicy::Specific)
+}
+
+fn instances(table: &mut Table<'_, '_>) -> InstanceGroup {
+    let default = InstanceGroup::default();
+    InstanceGroup {
+        count: table.value("count", whole(1..=64)).unwrap_or(default.count),
+        device: table.value("device", DEVICE).unwrap_or(default.device),
+        threads: table.value("threads", whole(1..=1_024)),
+    }
+}
+
+fn warm_up(table: &mut Table<'_, '_>) -> WarmUpPolicy {
+    let default = WarmUpPolicy::default();
+    WarmUpPolicy {
+        runs: table
+            .value("runs", whole(0..=1_000))
+            .unwrap_or(default.runs),
+        shapes: table.section("shapes", shapes).unwrap_or_default(),
+    }
+}
+
+fn shapes(table: &mut Table<'_, '_>) -> Vec<WarmUpShape> {
+    let mut shapes = Vec::new();
+    for name in table.keys() {
+        let dimensions = table.list(name, whole(1..=i64::from(i32::MAX)));
+        shapes.extend(dimensions.map(|dimensions| WarmUpShape {
+            input: name.to_owned(),
+            dimensions,
+        }));
+    }
+    shapes
+}
+
+fn backend(table: &mut Table<'_, '_>) -> BackendPolicy {
+    let onnxruntime = table.section("onnxruntime", onnxruntime);
+    let simulated = table.section("simulated", simulated::read);
+    if onnxruntime.is_some() && simulated.is_some() {
+        let message = "contradicts onnxruntime: a model has one backend; remove one of the two";
+        table.contradict("simulated", message.to_owned());
+    }
+    simulated.map_or_else(
+        || BackendPolicy::OnnxRuntime(onnxruntime.unwrap_or_default()),
+        BackendPolicy::Simulated,
+    )
+}
+
+fn onnxruntime(table: &mut Table<'_, '_>) -> OnnxRuntimePolicy {
+    OnnxRuntimePolicy {
+        optimization: table
+            .value("optimization", OPTIMIZATIONS)
+            .unwrap_or_default(),
+        session: table.section("session", options).unwrap_or_default(),
+        cuda: table.section("cuda", options).unwrap_or_default(),
+        tensorrt: table.section("tensorrt", options),
+    }
+}
+
+fn options(table: &mut Table<'_, '_>) -> Vec<(String, String)> {
+    let mut options = Vec::new();
+    for name in table.keys() {
+        let value = table.value(name, OptionText);
+        options.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::model::{DeviceChoice, Dimension, SimulatedPolicy, TensorSpec};
+use crate::tensor::Dtype;
+
+fn read(source: &str) -> Result<ModelPolicy, String> {
+    read_model_policy(Path::new("m/model.toml"), source).map_err(|report| report.to_string())
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+#[test]
+fn nothing_written_is_the_default() {
+    assert_eq!(read(""), Ok(ModelPolicy::default()));
+    assert_eq!(
+        read("[onnxruntime]\n[warm_up]\n"),
+        Ok(ModelPolicy::default())
+    );
+}
+
+#[test]
+fn every_key_of_an_onnx_model() {
+    let source = r#"
+max_batch_size = 64
+batch_axis = "first"
+max_queue_delay_ms = 0.5
+max_queue_size = 10
+default_deadline_ms = 500
+versions = { latest = 2 }
+
+[[instances]]
+count = 2
+device = "cuda:1"
+threads = 4
+
+[[instances]]
+
+[warm_up]
+runs = 0
+[warm_up.shapes]
+"input ids" = [8, 0x10]
+scalar = []
+
+[onnxruntime]
+optimization = "basic"
+[onnxruntime.session]
+"session.intra_op.allow_spinning" = false
+[onnxruntime.cuda]
+gpu_mem_limit = 2_147_483_648
+arena_extend_strategy = "kSameAsRequested"
+[onnxruntime.tensorrt]
+trt_fp16_enable = true
+ratio = 0.5
+"#;
+    let expected = ModelPolicy {
+        batch: BatchPolicy {
+            axis: BatchAxis::First,
+            max_batch_size: 64,
+            max_queue_delay: Duration::from_micros(500),
+        },
+        queue: QueuePolicy {
+            max_queue_size: 10,
+            default_deadline: Some(Duration::from_millis(500)),
+        },
+        versions: VersionPolicy::Latest(2),
+        instances: vec![
+            InstanceGroup {
+                count: 2,
+                device: DeviceChoice::Cuda(1),
+                threads: Some(4),
+            },
+            InstanceGroup::default(),
+        ],
+        warm_up: WarmUpPolicy {
+            runs: 0,
+            shapes: vec![
+                WarmUpShape {
+                    input: "input ids".to_owned(),
+                    dimensions: vec![8, 16],
+                },
+                WarmUpShape {
+                    input: "scalar".to_owned(),
+                    dimensions: Vec::new(),
+                },
+            ],
+        },
+        backend: BackendPolicy::OnnxRuntime(OnnxRuntimePolicy {
+            optimization: OptimizationLevel::Basic,
+            session: pairs(&[("session.intra_op.allow_spinning", "0")]),
+            cuda: pairs(&[
+                ("arena_extend_strategy", "kSameAsRequested"),
+                ("gpu_mem_limit", "2147483648"),
+            ]),
+            tensorrt: Some(pairs(&[("ratio", "0.5"), ("trt_fp16_enable", "1")])),
+        }),
+    };
+    assert_eq!(read(source), Ok(expected));
+}
+
+#[test]
+fn every_key_of_a_simulated_model() {
+    let source = r#"
+[simulated]
+inputs = [{ name = "x", dtype = "FP32", shape = [-1, 16] }]
+outputs = []
+fixed_ms = 2.0
+per_row_ms = 0.1
+load_ms = 3
+memory_bytes = 4
+device_memory_bytes = 0
+fail_every = 5
+panic_every = 6
+lost_while_exists = "lost"
+"#;
+    let expected = SimulatedPolicy {
+        inputs: vec![TensorSpec {
+            name: "x".to_owned(),
+            dtype: Dtype::Fp32,
+            dimensions: vec![Dimension::varying(""), Dimension::fixed(16)],
+        }],
+        outputs: Vec::new(),
+        fixed: Duration::from_millis(2),
+        per_row: Duration::from_micros(100),
+        load: Duration::from_millis(3),
+        memory_bytes: 4,
+        device_memory_bytes: 17_179_869_184,
+        fail_every: 5,
+        panic_every: 6,
+        lost_while_exists: Some(PathBuf::from("lost")),
+    };
+    let policy = read(source).unwrap();
+    assert_eq!(policy.backend, BackendPolicy::Simulated(expected));
+}
+
+#[test]
+fn versions_are_written_in_five_ways() {
+    let versions = |text: &str| read(&format!("versions = {text}")).map(|policy| policy.versions);
+    assert_eq!(versions("\"latest\""), Ok(VersionPolicy::Latest(1)));
+    assert_eq!(versions("\"all\""), Ok(VersionPolicy::All));
+    assert_eq!(versions("{ latest = 3 }"), Ok(VersionPolicy::Latest(3)));
+    let specific = VersionPolicy::Specific(vec![1, 3]);
+    assert_eq!(versions("{ specific = [1, 3] }"), Ok(specific.clone()));
+    assert_eq!(versions("[1, 3]"), Ok(specific));
+}
+
+#[test]
+fn versions_that_say_nothing_or_too_much_are_refused() {
+    let versions = |text: &str| read(&format!("versions = {text}")).unwrap_err();
+    assert_eq!(
+        versions("{}"),
+        "m/model.toml:1: versions.latest: missing; say { latest = N } or { specific = [N] }"
+    );
+    assert_eq!(
+        versions("[]"),
+        "m/model.toml:1: versions: found an empty list; allowed: at least one version, such as [1]"
+    );
+    assert_eq!(
+        versions("{ latest = 1, specific = [1] }"),
+        "m/model.toml:1: versions.specific: contradicts latest; keep one of the two"
+    );
+    assert_eq!(
+        versions("[0]"),
+        "m/model.toml:1: versions[0]: found 0; allowed: a whole number, at least 1"
+    );
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_line() {
+    let source = r#"max_batch = 8
+max_queue_delay_ms = -1
+max_queue_size = 1.5
+default_deadline_ms = 0
+batch_axis = "second"
+versions = 3
+
+[[instances]]
+count = 0
+device = "gpu"
+[[instances]]
+thread = 2
+
+[warm_up]
+runs = "once"
+shapes = { x = [0, 1], y = 3 }
+
+[onnxruntime]
+optimization = true
+cuda = { gpu_mem_limit = [1] }
+
+[simulated]
+outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
+fixed_ms = nan
+"#;
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, max_queue_size, default_deadline_ms, versions, instances, warm_up, onnxruntime, simulated
+m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
+m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
+m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000
+m/model.toml:5: batch_axis: found "second"; allowed: "auto", "first", "none"
+m/model.toml:6: versions: found 3; allowed: "latest", "all", { latest = N }, { specific = [N, N] }
+m/model.toml:9: instances[0].count: found 0; allowed: a whole number, 1 to 64
+m/model.toml:10: instances[0].device: found "gpu"; allowed: "auto", "cpu", "cuda", "cuda:N", "simulated:N"
+m/model.toml:12: instances[1].thread: unknown key; did you mean threads? allowed here: count, device, threads
+m/model.toml:15: warm_up.runs: found "once"; allowed: a whole number, 0 to 1000
+m/model.toml:16: warm_up.shapes.x[0]: found 0; allowed: a whole number, 1 to 2147483647
+m/model.toml:16: warm_up.shapes.y: found 3; allowed: a list
+m/model.toml:19: onnxruntime.optimization: found true; allowed: "disable", "basic", "extended", "all"
+m/model.toml:20: onnxruntime.cuda.gpu_mem_limit: found a list; allowed: text, a number, true or false
+m/model.toml:22: simulated.inputs: missing; list them, such as [{ name = "x", dtype = "FP32", shape = [-1, 16] }]
+m/model.toml:22: simulated: contradicts onnxruntime: a model has one backend; remove one of the two
+m/model.toml:23: simulated.outputs[0].dtype: found "float"; allowed: "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"
+m/model.toml:23: simulated.outputs[0].shape[0]: found -2; allowed: a whole number, at least -1
+m/model.toml:23: simulated.outputs[1].dtype: missing; an element type, such as "FP32"
+m/model.toml:23: simulated.outputs[1].shape: missing; dimensions, -1 where they vary, such as [-1, 16]
+m/model.toml:23: simulated.outputs[2]: found 7; allowed: a table
+m/model.toml:24: simulated.fixed_ms: found nan; allowed: milliseconds, 0 to 3600000"#;
+    assert_eq!(read(source).unwrap_err(), expected);
+}
+
+#[test]
+fn two_tensors_of_one_name_are_refused() {
+    let tensor = r#"{ name = "x", dtype = "FP32", shape = [1] }"#;
+    let source = format!("[simulated]\ninputs = [\n{tensor},\n{tensor},\n]\noutputs = []\n");
+    let expected = "m/model.toml:4: simulated.inputs[1].name: \"x\" is given twice";
+    assert_eq!(read(&source).unwrap_err(), expected);
+}

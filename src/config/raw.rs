@@ -1,0 +1,130 @@
+//! What was typed to start the server; its documentation is the text of `--help`.
+
+use std::path::PathBuf;
+
+// Values stay text until `resolve`, so that mistakes in flags and in the file are told together.
+/// What was typed: the flags of `jitney serve`, and the environment where a flag is absent.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RawServer {
+    /// Folder of models: PATH/MODEL/model.onnx or PATH/MODEL/VERSION/model.onnx.
+    ///
+    /// A model's folder may also hold a model.toml that says how it is served.
+    #[arg(value_name = "PATH", env = "JITNEY_REPOSITORY")]
+    pub repository: Option<PathBuf>,
+
+    /// TOML file with settings; a flag or environment variable goes before it.
+    ///
+    /// Its keys are the names of the flags with `_` for `-`, such as `max_requests = 4096`.
+    #[arg(long, value_name = "FILE", env = "JITNEY_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// IP address and port for gRPC [default: 127.0.0.1:8001]
+    ///
+    /// `0.0.0.0:8001` or `[::]:8001` serves every network interface. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", env = "JITNEY_GRPC_ADDRESS")]
+    pub grpc_address: Option<String>,
+
+    /// Shared library of ONNX Runtime [default: libonnxruntime.so]
+    ///
+    /// The default is looked for beside the executable, then in ../lib from there, and then by the
+    /// system's loader (LD_LIBRARY_PATH, ld.so.conf).
+    #[arg(long, value_name = "PATH", env = "JITNEY_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// Where models run whose model.toml does not say [default: auto]
+    ///
+    /// auto (every GPU, or the CPU if there is none), cpu, cuda (every GPU), cuda:N (GPU number N)
+    /// or simulated:N.
+    #[arg(long, value_name = "DEVICE", env = "JITNEY_DEVICE")]
+    pub device: Option<String>,
+
+    /// Who decides which models are loaded: start, explicit or watch [default: start]
+    ///
+    /// start loads every model in the repository once. explicit loads those named by --load-model,
+    /// and then what RepositoryModelLoad and RepositoryModelUnload say. watch follows the
+    /// repository: what appears is loaded, what changes is swapped, what goes is unloaded.
+    #[arg(long, value_name = "MODE", env = "JITNEY_MODEL_CONTROL")]
+    pub model_control: Option<String>,
+
+    /// Milliseconds between looks at the repository, 10 to 3600000 [default: 2000]
+    ///
+    /// Matters with --model-control watch only.
+    #[arg(long, value_name = "MS", env = "JITNEY_WATCH_INTERVAL_MS")]
+    pub watch_interval_ms: Option<String>,
+
+    /// Model to load at start with --model-control explicit; may be repeated.
+    ///
+    /// In the environment, names are separated by commas.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "JITNEY_LOAD_MODEL",
+        value_delimiter = ','
+    )]
+    pub load_model: Vec<String>,
+
+    /// Models loaded at the same time, 1 to 64 [default: 2]
+    ///
+    /// More load sooner, and need the memory that each takes while it loads.
+    #[arg(long, value_name = "COUNT", env = "JITNEY_LOAD_THREADS")]
+    pub load_threads: Option<String>,
+
+    /// Largest message in bytes, 1024 to 2147483647 [default: 67108864, 64 MiB]
+    ///
+    /// A larger request is refused with RESOURCE_EXHAUSTED.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_MAX_MESSAGE_BYTES")]
+    pub max_message_bytes: Option<String>,
+
+    /// Calls in progress on one connection, 1 to 1000000 [default: 1024]
+    ///
+    /// Further calls wait in the client (HTTP/2 SETTINGS_MAX_CONCURRENT_STREAMS).
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_CONCURRENT_STREAMS")]
+    pub max_concurrent_streams: Option<String>,
+
+    /// Connections open at the same time, 1 to 1000000 [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_CONNECTIONS")]
+    pub max_connections: Option<String>,
+
+    /// Requests in progress over all connections, 1 to 1000000 [default: 8192]
+    ///
+    /// One more is refused at once with RESOURCE_EXHAUSTED.
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_REQUESTS")]
+    pub max_requests: Option<String>,
+
+    /// Bytes of requests in progress over all connections [default: 1073741824, 1 GiB]
+    ///
+    /// At least --max-message-bytes and at most 1099511627776 (1 TiB).
+    #[arg(long, value_name = "BYTES", env = "JITNEY_MAX_IN_FLIGHT_BYTES")]
+    pub max_in_flight_bytes: Option<String>,
+
+    /// Unanswered requests of one ModelStreamInfer call, 1 to 65536 [default: 64]
+    ///
+    /// The next is read from the stream when one of them has been answered.
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_STREAM_REQUESTS")]
+    pub max_stream_requests: Option<String>,
+
+    /// Milliseconds to serve on after SIGTERM while not ready, 0 to 3600000 [default: 5000]
+    ///
+    /// Gives load balancers the time to see that this server is leaving, so that none of their
+    /// calls is refused.
+    #[arg(long, value_name = "MS", env = "JITNEY_LAME_DUCK_MS")]
+    pub lame_duck_ms: Option<String>,
+
+    /// Milliseconds that calls may take to finish after that, 0 to 3600000 [default: 30000]
+    ///
+    /// In Kubernetes, terminationGracePeriodSeconds has to cover both times.
+    #[arg(long, value_name = "MS", env = "JITNEY_DRAIN_TIMEOUT_MS")]
+    pub drain_timeout_ms: Option<String>,
+
+    /// Threads that read and write the network, 1 to 1024 [default: one for each core]
+    ///
+    /// Models run on threads of their own.
+    #[arg(long, value_name = "COUNT", env = "JITNEY_IO_THREADS")]
+    pub io_threads: Option<String>,
+
+    /// Which log lines are written [default: info]
+    ///
+    /// A level (error, warn, info, debug, trace), or levels by target: warn,jitney=debug.
+    #[arg(long, value_name = "FILTER", env = "JITNEY_LOG")]
+    pub log: Option<String>,
+}

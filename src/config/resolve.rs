@@ -1,0 +1,209 @@
+//! How what was typed becomes what it means.
+
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::raw::RawServer;
+use super::reader::{Table, read_document, read_without};
+use super::report::{Problem, Report};
+use super::rule::{ADDRESS, DEVICE, MODEL_NAME, OneOf, Rule, Text, milliseconds, whole};
+use super::server::{ModelControl, ServerConfig, find_onnxruntime};
+use super::written::Written;
+use crate::model::DeviceChoice;
+
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const MANY: RangeInclusive<usize> = 1..=1_000_000;
+const MESSAGE_BYTES: RangeInclusive<usize> = 1_024..=2_147_483_647;
+const IN_FLIGHT_BYTES: RangeInclusive<usize> = 1_024..=1_024 * GIB;
+
+const CONTROLS: OneOf<'_, ModelControl> = OneOf(&[
+    ("start", ModelControl::Start),
+    ("explicit", ModelControl::Explicit),
+    ("watch", ModelControl::Watch),
+]);
+
+impl RawServer {
+    /// What it all means: flags go before the environment, that before the file, that before the
+    /// defaults. Reads the file, and reports everything that is wrong anywhere.
+    pub fn resolve(self) -> Result<ServerConfig, Report> {
+        let Some(file) = self.config.clone() else {
+            return read_document(Path::new(""), "", |table| self.settle(table));
+        };
+        match std::fs::read_to_string(&file) {
+            Ok(source) => read_document(&file, &source, |table| self.settle(table)),
+            Err(error) => read_without(&file, &error, |table| self.settle(table)),
+        }
+    }
+
+    fn settle(self, table: &mut Table<'_, '_>) -> ServerConfig {
+        let loopback = ([127, 0, 0, 1], 8001).into();
+        let second = Duration::from_secs(1);
+        let mut s = Settings(table);
+        let config = ServerConfig {
+            repository: s.repository(self.repository),
+            grpc_address: s.one("grpc_address", self.grpc_address, ADDRESS, loopback),
+            onnxruntime: s.onnxruntime(self.onnxruntime),
+            device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
+            model_control: s.one(
+                "model_control",
+                self.model_control,
+                CONTROLS,
+                ModelControl::Start,
+            ),
+            watch_interval: s.time(
+                "watch_interval_ms",
+                self.watch_interval_ms,
+                10.0,
+                2 * second,
+            ),
+            load_models: s.load_models(&self.load_model),
+            load_threads: s.count("load_threads", self.load_threads, 1..=64, 2),
+            max_message_bytes: s.count(
+                "max_message_bytes",
+                self.max_message_bytes,
+                MESSAGE_BYTES,
+                64 * MIB,
+            ),
+            max_concurrent_streams: s.count(
+                "max_concurrent_streams",
+                self.max_concurrent_streams,
+                1..=1_000_000,
+                1_024,
+            ),
+            max_connections: s.count("max_connections", self.max_connections, MANY, 10_000),
+            max_requests: s.count("max_requests", self.max_requests, MANY, 8_192),
+            max_in_flight_bytes: s.count(
+                "max_in_flight_bytes",
+                self.max_in_flight_bytes,
+                IN_FLIGHT_BYTES,
+                GIB,
+            ),
+            max_stream_requests: s.count(
+                "max_stream_requests",
+                self.max_stream_requests,
+                1..=65_536,
+                64,
+            ),
+            lame_duck: s.time("lame_duck_ms", self.lame_duck_ms, 0.0, 5 * second),
+            drain_timeout: s.time("drain_timeout_ms", self.drain_timeout_ms, 0.0, 30 * second),
+            io_threads: s.count("io_threads", self.io_threads, 1..=1_024, cores()),
+            log: s.one("log", self.log, Text, "info".to_owned()),
+        };
+        s.contradictions(&config);
+        config
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// The file's table, with what was typed going before it.
+///
+/// A setting of the file is `key`; its flag and variable are `--key` and `JITNEY_KEY`.
+struct Settings<'t, 'd, 'l>(&'t mut Table<'d, 'l>);
+
+impl<'d> Settings<'_, 'd, '_> {
+    fn one<R: Rule>(
+        &mut self,
+        key: &'d str,
+        typed: Option<String>,
+        rule: R,
+        default: R::Output,
+    ) -> R::Output {
+        let typed = typed.and_then(|text| self.typed(key, &text, &rule));
+        let filed = self.0.value(key, rule);
+        typed.or(filed).unwrap_or(default)
+    }
+
+    fn count<T>(
+        &mut self,
+        key: &'d str,
+        typed: Option<String>,
+        range: RangeInclusive<T>,
+        default: T,
+    ) -> T
+    where
+        T: TryFrom<i128> + PartialOrd + Display,
+    {
+        self.one(key, typed, whole(range), default)
+    }
+
+    fn time(
+        &mut self,
+        key: &'d str,
+        typed: Option<String>,
+        low: f64,
+        default: Duration,
+    ) -> Duration {
+        self.one(key, typed, milliseconds(low..=3_600_000.0), default)
+    }
+
+    fn repository(&mut self, typed: Option<PathBuf>) -> PathBuf {
+        let filed = self.0.value("repository", Text).map(PathBuf::from);
+        let path = typed.or(filed);
+        if path.is_none() && self.0.lacks("repository") {
+            let message = "missing; say which folder holds the models".to_owned();
+            self.0
+                .note(Problem::loose("PATH or JITNEY_REPOSITORY", message));
+        }
+        path.unwrap_or_default()
+    }
+
+    fn onnxruntime(&mut self, typed: Option<PathBuf>) -> PathBuf {
+        let filed = self.0.value("onnxruntime", Text).map(PathBuf::from);
+        let found = || find_onnxruntime(std::env::current_exe().ok().as_deref());
+        typed.or(filed).unwrap_or_else(found)
+    }
+
+    fn load_models(&mut self, typed: &[String]) -> Vec<String> {
+        let key = "load_model";
+        let filed = self.0.list(key, MODEL_NAME).unwrap_or_default();
+        if typed.is_empty() {
+            return filed;
+        }
+        let mut names = Vec::new();
+        for name in typed {
+            names.extend(self.typed(key, name, &MODEL_NAME));
+        }
+        names
+    }
+
+    fn typed<R: Rule>(&mut self, key: &str, text: &str, rule: &R) -> Option<R::Output> {
+        rule.check(Written::Plain(text))
+            .map_err(|message| self.0.note(Problem::loose(&typed_name(key), message)))
+            .ok()
+    }
+
+    // Only between settings that are sound by themselves: a default that stands in for a mistake
+    // contradicts nothing.
+    fn contradictions(&mut self, config: &ServerConfig) {
+        if !self.0.is_sound() {
+            return;
+        }
+        let (message, in_flight) = (config.max_message_bytes, config.max_in_flight_bytes);
+        if in_flight < message {
+            let message =
+                format!("found {in_flight}; allowed: at least max_message_bytes, {message}");
+            self.0.note(Problem::loose("max_in_flight_bytes", message));
+        }
+        if !config.load_models.is_empty() && config.model_control != ModelControl::Explicit {
+            let message = "names models, which only model_control \"explicit\" allows";
+            self.0
+                .note(Problem::loose("load_model", message.to_owned()));
+        }
+    }
+}
+
+// The command line and the environment reach us as one: clap has merged them.
+fn typed_name(key: &str) -> String {
+    let (flag, variable) = (key.replace('_', "-"), key.to_uppercase());
+    format!("--{flag} or JITNEY_{variable}")
+}
+
+#[cfg(test)]
+mod tests;

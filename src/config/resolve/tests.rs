@@ -1,0 +1,200 @@
+use std::net::SocketAddr;
+
+use clap::{Args, Command, FromArgMatches};
+
+use super::*;
+
+fn command() -> Command {
+    RawServer::augment_args(Command::new("serve"))
+}
+
+fn parse(arguments: &[&str]) -> RawServer {
+    let arguments = [&["serve"], arguments].concat();
+    // The environment of whoever runs the tests is not under test.
+    let command = command().mut_args(|argument| argument.env(None));
+    let matches = command.try_get_matches_from(arguments).unwrap();
+    RawServer::from_arg_matches(&matches).unwrap()
+}
+
+fn resolve(arguments: &[&str]) -> Result<ServerConfig, String> {
+    parse(arguments)
+        .resolve()
+        .map_err(|report| report.to_string())
+}
+
+/// Resolves `arguments` with `source` as the file, which the messages call `FILE`.
+fn resolve_with(source: &str, arguments: &[&str]) -> Result<ServerConfig, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jitney.toml");
+    std::fs::write(&file, source).unwrap();
+    let mut raw = parse(arguments);
+    raw.config = Some(file.clone());
+    let shorten = |report: Report| report.to_string().replace(file.to_str().unwrap(), "FILE");
+    raw.resolve().map_err(shorten)
+}
+
+fn defaults() -> ServerConfig {
+    ServerConfig {
+        repository: PathBuf::from("models"),
+        grpc_address: "127.0.0.1:8001".parse().unwrap(),
+        onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
+        device: DeviceChoice::Auto,
+        model_control: ModelControl::Start,
+        watch_interval: Duration::from_millis(2_000),
+        load_models: Vec::new(),
+        load_threads: 2,
+        max_message_bytes: 67_108_864,
+        max_concurrent_streams: 1_024,
+        max_connections: 10_000,
+        max_requests: 8_192,
+        max_in_flight_bytes: 1_073_741_824,
+        max_stream_requests: 64,
+        lame_duck: Duration::from_millis(5_000),
+        drain_timeout: Duration::from_millis(30_000),
+        io_threads: cores(),
+        log: "info".to_owned(),
+    }
+}
+
+#[test]
+fn a_repository_is_all_it_needs() {
+    assert_eq!(resolve(&["models"]), Ok(defaults()));
+    assert_eq!(resolve_with("repository = \"models\"", &[]), Ok(defaults()));
+    let expected = "PATH or JITNEY_REPOSITORY: missing; say which folder holds the models";
+    assert_eq!(resolve(&[]), Err(expected.to_owned()));
+}
+
+#[test]
+fn every_key_of_the_file() {
+    let source = r#"
+repository = "here"
+grpc_address = "[::]:9000"
+onnxruntime = "/opt/libonnxruntime.so"
+device = "cuda"
+model_control = "explicit"
+watch_interval_ms = 10
+load_model = ["a", "b"]
+load_threads = 3
+max_message_bytes = 2_048
+max_concurrent_streams = 4
+max_connections = 5
+max_requests = 6
+max_in_flight_bytes = 4_096
+max_stream_requests = 7
+lame_duck_ms = 0
+drain_timeout_ms = 8.5
+io_threads = 9
+log = "debug"
+"#;
+    let expected = ServerConfig {
+        repository: PathBuf::from("here"),
+        grpc_address: SocketAddr::from(([0_u16; 8], 9_000)),
+        onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
+        device: DeviceChoice::CudaAll,
+        model_control: ModelControl::Explicit,
+        watch_interval: Duration::from_millis(10),
+        load_models: vec!["a".to_owned(), "b".to_owned()],
+        load_threads: 3,
+        max_message_bytes: 2_048,
+        max_concurrent_streams: 4,
+        max_connections: 5,
+        max_requests: 6,
+        max_in_flight_bytes: 4_096,
+        max_stream_requests: 7,
+        lame_duck: Duration::ZERO,
+        drain_timeout: Duration::from_micros(8_500),
+        io_threads: 9,
+        log: "debug".to_owned(),
+    };
+    assert_eq!(resolve_with(source, &[]), Ok(expected));
+}
+
+#[test]
+fn what_was_typed_goes_before_the_file() {
+    let source = "repository = \"filed\"\nmax_requests = 5\nload_model = [\"a\"]\nlog = \"warn\"\n";
+    let flags = [
+        "typed",
+        "--max-requests",
+        "6",
+        "--load-model",
+        "b,c",
+        "--load-model=d",
+    ];
+    let control = ["--model-control", "explicit"];
+    let config = resolve_with(source, &[flags.as_slice(), &control].concat()).unwrap();
+    assert_eq!(config.repository, PathBuf::from("typed"));
+    assert_eq!(config.max_requests, 6);
+    assert_eq!(config.load_models, ["b", "c", "d"]);
+    assert_eq!(config.log, "warn");
+}
+
+#[test]
+fn mistakes_in_the_flags_and_in_the_file_are_told_together() {
+    let source = "repository = 1\nport = 8001\ndevice = \"gpu\"\nmax_request = 3\n";
+    let flags = [
+        "--grpc-address=localhost",
+        "--max-requests=0",
+        "--load-model=../x",
+    ];
+    let expected = r#"--grpc-address or JITNEY_GRPC_ADDRESS: found "localhost"; allowed: an IP address and a port, such as "0.0.0.0:8001" or "[::]:8001"
+--load-model or JITNEY_LOAD_MODEL: found "../x"; allowed: a model's name: 1 to 255 letters, digits, '.', '_' or '-', not starting with '.'
+--max-requests or JITNEY_MAX_REQUESTS: found "0"; allowed: a whole number, 1 to 1000000
+FILE:1: repository: found 1; allowed: text that is not empty
+FILE:2: port: unknown key; allowed here: KEYS
+FILE:3: device: found "gpu"; allowed: "auto", "cpu", "cuda", "cuda:N", "simulated:N"
+FILE:4: max_request: unknown key; did you mean max_requests? allowed here: KEYS"#;
+    let found = resolve_with(source, &flags).unwrap_err();
+    assert_eq!(found.replace(&keys().join(", "), "KEYS"), expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_hides_no_other_mistake() {
+    let found = resolve(&["--config=/no/such.toml", "--device=tpu"]).unwrap_err();
+    let expected = r#"--device or JITNEY_DEVICE: found "tpu"; allowed: "auto", "cpu", "cuda", "cuda:N", "simulated:N"
+/no/such.toml: cannot be read: No such file or directory (os error 2)"#;
+    assert_eq!(found, expected);
+    let found = resolve_with("= 1", &["--io-threads=none"]).unwrap_err();
+    let expected = "--io-threads or JITNEY_IO_THREADS: found \"none\"; allowed: a whole number, 1 to 1024\nFILE:1:1: ";
+    assert!(found.starts_with(expected), "{found}");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let found = resolve(&["models", "--max-in-flight-bytes=2048", "--load-model=a"]);
+    let expected = "max_in_flight_bytes: found 2048; allowed: at least max_message_bytes, 67108864\n\
+                    load_model: names models, which only model_control \"explicit\" allows";
+    assert_eq!(found, Err(expected.to_owned()));
+}
+
+/// The settings, by the names they have in the file.
+fn keys() -> Vec<String> {
+    let ids = command()
+        .get_arguments()
+        .map(|argument| argument.get_id().to_string())
+        .collect();
+    let mut keys: Vec<String> = ids;
+    keys.retain(|key| key != "config");
+    keys
+}
+
+#[test]
+fn flags_variables_and_keys_agree() {
+    for argument in command().get_arguments() {
+        let key = argument.get_id().to_string();
+        let variable = argument.get_env().unwrap().to_str().unwrap();
+        assert_eq!(variable, format!("JITNEY_{}", key.to_uppercase()));
+        if key != "repository" {
+            assert_eq!(argument.get_long(), Some(key.replace('_', "-").as_str()));
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_every_setting() {
+    let reference = include_str!("../../../docs/configuration.md");
+    for key in keys() {
+        let variable = format!("`JITNEY_{}`", key.to_uppercase());
+        assert!(reference.contains(&format!("`{key}`")), "{key}");
+        assert!(reference.contains(&variable), "{variable}");
+    }
+}

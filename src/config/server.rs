@@ -1,0 +1,96 @@
+//! What the server is told to do, with every setting decided.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::model::DeviceChoice;
+
+/// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The model repository: one folder for each model.
+    pub repository: PathBuf,
+    /// Where gRPC is served.
+    pub grpc_address: SocketAddr,
+    /// The shared library of ONNX Runtime; a bare name is left to the system's loader.
+    pub onnxruntime: PathBuf,
+    /// Where a model runs whose `model.toml` does not say; never `Default`.
+    pub device: DeviceChoice,
+    /// Who decides which models are loaded.
+    pub model_control: ModelControl,
+    /// The time from one look at the repository to the next.
+    pub watch_interval: Duration,
+    /// Models to load at start; empty unless the control is explicit.
+    pub load_models: Vec<String>,
+    /// Models that are loaded at the same time.
+    pub load_threads: usize,
+    /// The largest message that is read or written.
+    pub max_message_bytes: usize,
+    /// Calls in progress on one connection.
+    pub max_concurrent_streams: u32,
+    /// Connections open at the same time.
+    pub max_connections: usize,
+    /// Requests in progress over all connections.
+    pub max_requests: usize,
+    /// Bytes of request tensors held over all connections; at least `max_message_bytes`.
+    pub max_in_flight_bytes: usize,
+    /// Requests of one `ModelStreamInfer` call that are not answered yet.
+    pub max_stream_requests: usize,
+    /// How long it still takes new calls after the signal to stop.
+    pub lame_duck: Duration,
+    /// How long calls may take to finish after that.
+    pub drain_timeout: Duration,
+    /// Threads that read and write the network.
+    pub io_threads: usize,
+    /// Which log lines are written: a filter of `tracing_subscriber`.
+    pub log: String,
+}
+
+/// Who decides which models are loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModelControl {
+    /// Every model in the repository at start, and none later.
+    #[default]
+    Start,
+    /// Those named at start, then those that the repository calls of the protocol name.
+    Explicit,
+    /// Those in the repository, looked at again and again.
+    Watch,
+}
+
+/// ONNX Runtime's library beside the `executable` or in the `lib` folder next to its own; else the
+/// bare name, for the system's loader to find.
+pub(super) fn find_onnxruntime(executable: Option<&Path>) -> PathBuf {
+    const LIBRARY: &str = "libonnxruntime.so";
+    executable
+        .and_then(Path::parent)
+        .into_iter()
+        .flat_map(|folder| [folder.join(LIBRARY), folder.join("../lib").join(LIBRARY)])
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| PathBuf::from(LIBRARY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_beside_the_executable_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let executable = folder.path().join("bin/jitney");
+        let find = || find_onnxruntime(Some(&executable));
+        let put = |path: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+        };
+        put("bin/jitney");
+        assert_eq!(find(), PathBuf::from("libonnxruntime.so"));
+        put("lib/libonnxruntime.so");
+        assert_eq!(find(), folder.path().join("bin/../lib/libonnxruntime.so"));
+        put("bin/libonnxruntime.so");
+        assert_eq!(find(), folder.path().join("bin/libonnxruntime.so"));
+        assert_eq!(find_onnxruntime(None), PathBuf::from("libonnxruntime.so"));
+    }
+}

@@ -1,0 +1,77 @@
+//! The `[simulated]` table of `model.toml`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::Table;
+use super::rule::{Milliseconds, OneOf, Text, milliseconds, whole_from};
+use crate::model::{Dimension, SimulatedPolicy, TensorSpec};
+use crate::tensor::Dtype;
+
+const DEFAULT_DEVICE_MEMORY_BYTES: u64 = 16 << 30;
+
+/// What the table says.
+pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
+    SimulatedPolicy {
+        inputs: tensors(table, "inputs"),
+        outputs: tensors(table, "outputs"),
+        fixed: time(table, "fixed_ms"),
+        per_row: time(table, "per_row_ms"),
+        load: time(table, "load_ms"),
+        memory_bytes: count(table, "memory_bytes"),
+        device_memory_bytes: match count(table, "device_memory_bytes") {
+            0 => DEFAULT_DEVICE_MEMORY_BYTES,
+            bytes => bytes,
+        },
+        fail_every: count(table, "fail_every"),
+        panic_every: count(table, "panic_every"),
+        lost_while_exists: table.value("lost_while_exists", Text).map(PathBuf::from),
+    }
+}
+
+fn time<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Duration {
+    let an_hour: Milliseconds = milliseconds(0.0..=3_600_000.0);
+    table.value(key, an_hour).unwrap_or_default()
+}
+
+fn count<'d>(table: &mut Table<'d, '_>, key: &'d str) -> u64 {
+    table.value(key, whole_from(0)).unwrap_or_default()
+}
+
+fn tensors<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Vec<TensorSpec> {
+    let mut names: Vec<String> = Vec::new();
+    let tensors = table.sections(key, |table| {
+        let tensor = tensor(table)?;
+        if names.contains(&tensor.name) {
+            table.contradict("name", format!("{:?} is given twice", tensor.name));
+        }
+        names.push(tensor.name.clone());
+        Some(tensor)
+    });
+    let why = r#"list them, such as [{ name = "x", dtype = "FP32", shape = [-1, 16] }]"#;
+    let tensors = table.required(key, tensors, why);
+    tensors.unwrap_or_default().into_iter().flatten().collect()
+}
+
+fn tensor(table: &mut Table<'_, '_>) -> Option<TensorSpec> {
+    let dtypes = Dtype::ALL.map(|dtype| (dtype.name(), dtype));
+    let name = table.value("name", Text);
+    let name = table.required("name", name, "every tensor has a name");
+    let dtype = table.value("dtype", OneOf(&dtypes));
+    let dtype = table.required("dtype", dtype, "an element type, such as \"FP32\"");
+    let shape = table.list("shape", whole_from(-1_i64));
+    let shape = table.required(
+        "shape",
+        shape,
+        "dimensions, -1 where they vary, such as [-1, 16]",
+    );
+    Some(TensorSpec {
+        name: name?,
+        dtype: dtype?,
+        dimensions: shape?.into_iter().map(dimension).collect(),
+    })
+}
+
+fn dimension(size: i64) -> Dimension {
+    usize::try_from(size).map_or_else(|_| Dimension::varying(""), Dimension::fixed)
+}

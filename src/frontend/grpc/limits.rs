@@ -1,0 +1,286 @@
+//! What is taken in at once: calls, and bytes of requests that have not been answered.
+//!
+//! Both are counted before anything is decoded, so that a flood costs a header each.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::status::grpc;
+use crate::status::Status;
+
+/// What a client is told to wait when the server is full; the queues have better estimates.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// What the frontend takes at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one request message.
+    pub max_message_bytes: usize,
+    /// Connections open; more wait to be accepted.
+    pub max_connections: usize,
+    /// Calls in progress on one connection; more wait at the client.
+    pub max_concurrent_streams: u32,
+    /// Calls in progress on all connections; more are refused.
+    pub max_requests: usize,
+    /// Bytes of requests received and not answered, over all calls; more are refused.
+    pub max_in_flight_bytes: usize,
+    /// Requests of one `ModelStreamInfer` that are not answered; more wait at the client.
+    pub max_stream_requests: usize,
+}
+
+#[derive(Debug)]
+struct Gauge {
+    limits: Limits,
+    calls: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Gauge {
+    fn enter(self: &Arc<Self>) -> Result<Arc<Held>, Status> {
+        // Counting first means that two calls cannot both take the last place.
+        let held = Arc::new(Held {
+            gauge: Arc::clone(self),
+            bytes: AtomicUsize::new(0),
+        });
+        let calls = self.calls.fetch_add(1, Ordering::AcqRel);
+        if calls < self.limits.max_requests {
+            return Ok(held);
+        }
+        Err(Status::exhausted(
+            format!("{calls} calls are in progress (max_requests)"),
+            RETRY_AFTER,
+        ))
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Status> {
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before.saturating_add(bytes) <= self.limits.max_in_flight_bytes {
+            return Ok(());
+        }
+        Err(Status::exhausted(
+            format!("{before} bytes of requests are in flight (max_in_flight_bytes)"),
+            RETRY_AFTER,
+        ))
+    }
+}
+
+/// A call's share of the gauge, given back when the last of its parts is gone.
+#[derive(Debug)]
+pub(super) struct Held {
+    gauge: Arc<Gauge>,
+    bytes: AtomicUsize,
+}
+
+impl Held {
+    fn take(&self, bytes: usize) -> Result<(), Status> {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.gauge.take(bytes)
+    }
+
+    /// Gives back the bytes received so far: for streams, whose messages end before they do.
+    pub(super) fn give_back(&self, bytes: usize) {
+        let mut given = 0;
+        let _ = self
+            .bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
+                given = bytes.min(held);
+                Some(held - given)
+            });
+        self.gauge.bytes.fetch_sub(given, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.gauge.calls.fetch_sub(1, Ordering::AcqRel);
+        self.gauge
+            .bytes
+            .fetch_sub(*self.bytes.get_mut(), Ordering::AcqRel);
+    }
+}
+
+/// Puts [`Limits`] before every service.
+#[derive(Clone, Debug)]
+pub(super) struct LimitLayer {
+    gauge: Arc<Gauge>,
+}
+
+impl LimitLayer {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            gauge: Arc::new(Gauge {
+                limits,
+                calls: AtomicUsize::new(0),
+                bytes: AtomicUsize::new(0),
+            }),
+        }
+    }
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = Limited<S>;
+
+    fn layer(&self, inner: S) -> Limited<S> {
+        Limited {
+            inner,
+            gauge: Arc::clone(&self.gauge),
+        }
+    }
+}
+
+/// A service behind [`Limits`].
+#[derive(Clone, Debug)]
+pub(super) struct Limited<S> {
+    inner: S,
+    gauge: Arc<Gauge>,
+}
+
+impl<S> Service<Request<Body>> for Limited<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = LimitedFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match self.gauge.enter() {
+            Err(status) => LimitedFuture::Refused {
+                status: Some(grpc(status)),
+            },
+            Ok(held) => {
+                let (mut parts, body) = request.into_parts();
+                parts.extensions.insert(Arc::clone(&held));
+                let body = Body::new(MeteredBody {
+                    inner: body,
+                    held: Arc::clone(&held),
+                });
+                LimitedFuture::Admitted {
+                    future: self.inner.call(Request::from_parts(parts, body)),
+                    held: Some(held),
+                }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The answer of a limited service.
+    #[project = LimitedProjection]
+    pub(super) enum LimitedFuture<F> {
+        Refused { status: Option<tonic::Status> },
+        Admitted {
+            #[pin]
+            future: F,
+            held: Option<Arc<Held>>,
+        },
+    }
+}
+
+impl<F, E> Future for LimitedFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = Result<Response<Body>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            LimitedProjection::Refused { status } => {
+                let status = status.take();
+                let status = status.unwrap_or_else(|| tonic::Status::internal("polled again"));
+                Poll::Ready(Ok(status.into_http()))
+            }
+            LimitedProjection::Admitted { future, held } => {
+                let response = ready!(future.poll(context))?;
+                let held = held.take();
+                // A call is in progress until its response has been sent.
+                Poll::Ready(Ok(response.map(|body| {
+                    Body::new(HeldBody {
+                        inner: body,
+                        _held: held,
+                    })
+                })))
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// A request's body whose bytes are counted as they come in.
+    struct MeteredBody {
+        #[pin]
+        inner: Body,
+        held: Arc<Held>,
+    }
+}
+
+impl http_body::Body for MeteredBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(status) = this.held.take(data.remaining())
+        {
+            return Poll::Ready(Some(Err(grpc(status))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+pin_project! {
+    /// A response's body that holds its call's share until it has been sent.
+    struct HeldBody {
+        #[pin]
+        inner: Body,
+        _held: Option<Arc<Held>>,
+    }
+}
+
+impl http_body::Body for HeldBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        self.project().inner.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

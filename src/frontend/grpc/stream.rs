@@ -1,0 +1,111 @@
+//! `ModelStreamInfer`: requests answered side by side, responses in the order of the requests.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use prost::Message;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use super::limits::Held;
+use super::service::infer;
+use crate::clock::Moment;
+use crate::proto::infer_parameter::ParameterChoice;
+use crate::proto::{
+    InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+};
+use crate::serving::Engine;
+
+/// What one stream needs.
+pub(super) struct Exchange {
+    pub(super) engine: Engine,
+    /// When the whole call ends.
+    pub(super) deadline: Option<Moment>,
+    pub(super) held: Option<Arc<Held>>,
+    /// Requests that may be unanswered at once; the client waits with more.
+    pub(super) max_requests: usize,
+    /// Becomes true when the server stops.
+    pub(super) ends: watch::Receiver<bool>,
+}
+
+/// Answers a stream of requests. An error of one request is a message, not the end of the stream.
+pub(super) fn stream_infer(
+    exchange: Exchange,
+    requests: Streaming<ModelInferRequest>,
+) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send {
+    let Exchange {
+        engine,
+        deadline,
+        held,
+        max_requests,
+        ends,
+    } = exchange;
+    messages(requests, ends)
+        .map(move |message| {
+            let engine = engine.clone();
+            let held = held.clone();
+            async move {
+                let message = message?;
+                let size = message.encoded_len();
+                let id = message.id.clone();
+                let answer = infer(&engine, message, deadline).await;
+                if let Some(held) = held {
+                    held.give_back(size);
+                }
+                Ok(match answer {
+                    Ok((response, flag)) => answered(response, flag),
+                    Err(status) => failed(id, status.message),
+                })
+            }
+        })
+        .buffered(max_requests.max(1))
+}
+
+/// The client's messages until it has no more, or until the server stops.
+fn messages(
+    requests: Streaming<ModelInferRequest>,
+    ends: watch::Receiver<bool>,
+) -> impl Stream<Item = Result<ModelInferRequest, Status>> + Send {
+    stream::unfold(Some((requests, ends)), |state| async {
+        let (mut requests, mut ends) = state?;
+        let message = tokio::select! {
+            biased;
+            message = requests.message() => message,
+            _ = ends.wait_for(|ends| *ends) => {
+                Err(Status::unavailable("the server is stopping; open a new stream"))
+            }
+        };
+        match message {
+            Ok(None) => None,
+            Ok(Some(message)) => Some((Ok(message), Some((requests, ends)))),
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+fn answered(mut response: ModelInferResponse, flag: bool) -> ModelStreamInferResponse {
+    if flag {
+        let last = InferParameter {
+            parameter_choice: Some(ParameterChoice::BoolParam(true)),
+        };
+        response
+            .parameters
+            .insert("triton_final_response".to_owned(), last);
+    }
+    ModelStreamInferResponse {
+        error_message: String::new(),
+        infer_response: Some(response),
+    }
+}
+
+fn failed(id: String, message: String) -> ModelStreamInferResponse {
+    ModelStreamInferResponse {
+        error_message: message,
+        // The id tells a client with many requests under way which of them this is.
+        infer_response: Some(ModelInferResponse {
+            id,
+            ..ModelInferResponse::default()
+        }),
+    }
+}

@@ -1,0 +1,15 @@
+//! What a model is: its name and version, what goes in and comes out, and how it is to be served.
+//! Uses `tensor` for element types.
+//! Never loads or runs anything.
+
+mod id;
+mod policy;
+mod signature;
+
+pub use id::{InvalidName, VersionId, check_name};
+pub use policy::{
+    BackendPolicy, BatchAxis, BatchPolicy, DeviceChoice, InstanceGroup, ModelPolicy,
+    OnnxRuntimePolicy, OptimizationLevel, QueuePolicy, SimulatedPolicy, VersionPolicy,
+    WarmUpPolicy, WarmUpShape,
+};
+pub use signature::{Batching, Dimension, Signature, TensorSpec};

@@ -1,0 +1,237 @@
+//! How a model is to be served: the resolved meaning of its `model.toml`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `model.toml` decides, with defaults filled in.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct ModelPolicy {
+    /// How requests become batches.
+    pub batch: BatchPolicy,
+    /// How requests wait.
+    pub queue: QueuePolicy,
+    /// Which versions are served.
+    pub versions: VersionPolicy,
+    /// Where it runs; empty means one instance on the server's default device.
+    pub instances: Vec<InstanceGroup>,
+    /// What is run before the first request.
+    pub warm_up: WarmUpPolicy,
+    /// What runs it.
+    pub backend: BackendPolicy,
+}
+
+/// How requests become batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// Which dimension counts rows.
+    pub axis: BatchAxis,
+    /// The most rows in one batch; at least 1.
+    pub max_batch_size: usize,
+    /// How long a batch that is not full may wait for company while an executor is free.
+    pub max_queue_delay: Duration,
+}
+
+impl Default for BatchPolicy {
+    fn default() -> Self {
+        Self {
+            axis: BatchAxis::Auto,
+            max_batch_size: 32,
+            max_queue_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// Which dimension counts rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchAxis {
+    /// The first, if the model's dimensions say so and a trial run agrees; else none.
+    #[default]
+    Auto,
+    /// The first, whatever the trial run says.
+    First,
+    /// None: requests are never put together.
+    Unbatched,
+}
+
+/// How requests wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuePolicy {
+    /// The most requests waiting for one version; one more is refused.
+    pub max_queue_size: usize,
+    /// The deadline of a request that brings none, counted from its arrival.
+    pub default_deadline: Option<Duration>,
+}
+
+impl Default for QueuePolicy {
+    fn default() -> Self {
+        Self {
+            max_queue_size: 1024,
+            default_deadline: None,
+        }
+    }
+}
+
+/// Which of the versions in the repository are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The highest `n`.
+    Latest(usize),
+    /// Every one.
+    All,
+    /// Just these.
+    Specific(Vec<u64>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest(1)
+    }
+}
+
+impl VersionPolicy {
+    /// Those of `available` that are to be served, ascending.
+    pub fn choose(&self, available: &[u64]) -> Vec<u64> {
+        let mut versions = available.to_vec();
+        versions.sort_unstable();
+        versions.dedup();
+        match self {
+            Self::All => {}
+            Self::Latest(count) => {
+                let older = versions.len().saturating_sub(*count);
+                versions.drain(..older);
+            }
+            Self::Specific(wanted) => versions.retain(|version| wanted.contains(version)),
+        }
+        versions
+    }
+}
+
+/// Instances of a model that share one description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceGroup {
+    /// How many, on each device chosen.
+    pub count: usize,
+    /// Which devices.
+    pub device: DeviceChoice,
+    /// Threads of each instance for work inside one operator; none means every core.
+    pub threads: Option<usize>,
+}
+
+impl Default for InstanceGroup {
+    fn default() -> Self {
+        Self {
+            count: 1,
+            device: DeviceChoice::Default,
+            threads: None,
+        }
+    }
+}
+
+/// A device by name, or a rule for finding one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// What the server was told by `--device`.
+    #[default]
+    Default,
+    /// Every GPU, or the CPU where there is none.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// Every CUDA GPU.
+    CudaAll,
+    /// One CUDA GPU, by its number.
+    Cuda(u32),
+    /// One simulated device, by its number.
+    Simulated(u32),
+}
+
+/// What is run before the first request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmUpPolicy {
+    /// Runs of each shape; zero turns warm-up off.
+    pub runs: usize,
+    /// Shapes for inputs whose dimensions vary, by input name; without the batch dimension.
+    pub shapes: Vec<WarmUpShape>,
+}
+
+impl Default for WarmUpPolicy {
+    fn default() -> Self {
+        Self {
+            runs: 1,
+            shapes: Vec::new(),
+        }
+    }
+}
+
+/// The dimensions one input is warmed up with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmUpShape {
+    /// The input's name.
+    pub input: String,
+    /// Its dimensions, without the batch dimension.
+    pub dimensions: Vec<i64>,
+}
+
+/// What runs a model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BackendPolicy {
+    /// ONNX Runtime.
+    OnnxRuntime(OnnxRuntimePolicy),
+    /// A stand-in with a given service time, for trying a deployment without its hardware.
+    Simulated(SimulatedPolicy),
+}
+
+impl Default for BackendPolicy {
+    fn default() -> Self {
+        Self::OnnxRuntime(OnnxRuntimePolicy::default())
+    }
+}
+
+/// Settings of ONNX Runtime. Options are handed on as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnnxRuntimePolicy {
+    /// How much the graph is rewritten at load.
+    pub optimization: OptimizationLevel,
+    /// Session configuration entries, such as `session.intra_op.allow_spinning`.
+    pub session: Vec<(String, String)>,
+    /// Options of the CUDA execution provider, such as `gpu_mem_limit`.
+    pub cuda: Vec<(String, String)>,
+    /// Whether TensorRT is put before CUDA, and with which options, such as `trt_fp16_enable`.
+    pub tensorrt: Option<Vec<(String, String)>>,
+}
+
+/// How much ONNX Runtime rewrites the graph at load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are ONNX Runtime's
+pub enum OptimizationLevel {
+    Disable,
+    Basic,
+    Extended,
+    #[default]
+    All,
+}
+
+/// A simulated model: what it takes, and what goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SimulatedPolicy {
+    /// A folder's `model.onnx` is not read; this is the signature, `(name, dtype, dimensions)`.
+    pub inputs: Vec<super::TensorSpec>,
+    /// Outputs: each echoes the input of the same position if dtype and shape agree, else zeros.
+    pub outputs: Vec<super::TensorSpec>,
+    /// The part of the service time that does not depend on the batch: `a` in `a + c n`.
+    pub fixed: Duration,
+    /// The part that each row adds: `c` in `a + c n`.
+    pub per_row: Duration,
+    /// Time that loading takes.
+    pub load: Duration,
+    /// Memory that one instance takes on its device.
+    pub memory_bytes: u64,
+    /// Memory that each simulated device has.
+    pub device_memory_bytes: u64,
+    /// Every so many batches one fails; zero for never.
+    pub fail_every: u64,
+    /// Every so many batches the executor panics; zero for never.
+    pub panic_every: u64,
+    /// A device is lost while this file exists, so that one can be lost and brought back on demand.
+    pub lost_while_exists: Option<PathBuf>,
+}

@@ -1,0 +1,56 @@
+//! What files look like from outside, to tell when they have changed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::RepositoryError;
+
+/// Deeper folders than this are not looked into; a model has no reason to be there.
+const MOST_DEPTH: usize = 8;
+
+/// Names, sizes and times of all files below a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
+
+impl Fingerprint {
+    /// Looks at every file at or below `path`; what is not there leaves no mark.
+    pub fn of(path: &Path) -> Result<Self, RepositoryError> {
+        let mut fingerprint = Self::default();
+        fingerprint.add(path, 0)?;
+        fingerprint.0.sort();
+        Ok(fingerprint)
+    }
+
+    /// This one and another as one.
+    pub(super) fn with(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self.0.sort();
+        self
+    }
+
+    fn add(&mut self, path: &Path, depth: usize) -> Result<(), RepositoryError> {
+        let failed = |source| RepositoryError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let about = match fs::metadata(path) {
+            Ok(about) => about,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        if !about.is_dir() {
+            self.0
+                .push((path.to_owned(), about.len(), about.modified().ok()));
+            return Ok(());
+        }
+        if depth >= MOST_DEPTH {
+            return Ok(());
+        }
+        for entry in fs::read_dir(path).map_err(failed)? {
+            self.add(&entry.map_err(failed)?.path(), depth + 1)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! When to leave, and with whom: the batching decision of one lane.
+//! Uses `clock` for moments, which it is handed and never reads.
+//! Never sees a tensor, a thread, a socket or a clock: the same calls give the same answers.
+
+mod batcher;
+mod class;
+mod invariants;
+mod slots;
+
+pub use batcher::{Batch, Batcher, Policy, Rejected, Step};
+pub use slots::ItemId;
+
+use crate::clock::Moment;
+
+/// Items of one class may share a batch. What the number stands for is the lane's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShapeClass(pub u64);
+
+/// What the scheduler knows of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Rows it adds to a batch; at least 1.
+    pub rows: usize,
+    /// With whom it may travel.
+    pub class: ShapeClass,
+    /// When its answer is worthless.
+    pub deadline: Option<Moment>,
+}

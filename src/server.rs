@@ -1,0 +1,269 @@
+//! The composition root: builds the parts, binds, runs, and leaves in good order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::backend::ort::{Library, LibraryError, OrtBackend};
+use crate::backend::simulated::SimulatedBackend;
+use crate::clock::{Clock, MonotonicClock};
+use crate::config::{ModelControl, ServerConfig};
+use crate::device::{Inventory, Unavailable};
+use crate::frontend::grpc::{GrpcFrontend, Limits, Readiness};
+use crate::repository::RepositoryError;
+use crate::serving::{Backends, Catalog, Control, Engine, Loader, Reconciler, Repository};
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// ONNX Runtime is missing.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The device asked for is missing.
+    #[error(transparent)]
+    Device(#[from] Unavailable),
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}; --grpc-address names another")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// How the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Calls were still in progress when the time to finish was up.
+    #[error("calls were still in progress {0:?} after the server stopped taking new ones")]
+    NotDrained(Duration),
+    /// The transport failed.
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+    /// A task of ours failed.
+    #[error("serving panicked: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// What models run with on this machine.
+pub struct Machine {
+    /// Its devices.
+    pub inventory: Arc<Inventory>,
+    /// What runs models.
+    pub backends: Backends,
+    /// ONNX Runtime.
+    pub library: Arc<Library>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Machine").finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// Loads ONNX Runtime and finds the devices; fails if `config` asks for one that is not there.
+    pub fn open(config: &ServerConfig) -> Result<Self, StartError> {
+        let library = Library::load(&config.onnxruntime)?;
+        let inventory = Arc::new(Inventory::detect());
+        inventory.choose(&config.device, &config.device)?;
+        let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+        let backends = Backends {
+            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library))),
+            simulated: Arc::new(SimulatedBackend::new(
+                Arc::clone(&clock),
+                inventory.simulated(),
+            )),
+        };
+        Ok(Self {
+            inventory,
+            backends,
+            library,
+            clock,
+        })
+    }
+
+    /// A loader of models on this machine.
+    pub fn loader(&self, config: &ServerConfig, catalog: &Catalog) -> Loader {
+        Loader::new(
+            self.backends.clone(),
+            Arc::clone(&self.inventory),
+            config.device.clone(),
+            Arc::clone(&self.clock),
+            catalog.changes().clone(),
+        )
+    }
+}
+
+/// A server that is bound, answers probes, and loads its models.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    machine: Machine,
+    engine: Engine,
+    readiness: Arc<Readiness>,
+    config: ServerConfig,
+    frontend: JoinHandle<Result<(), tonic::transport::Error>>,
+    goaway: oneshot::Sender<()>,
+    started: watch::Receiver<bool>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds first, so that probes are answered while models load.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let machine = Machine::open(&config)?;
+        let repository = Repository::open(&config.repository)?;
+        let catalog = Arc::new(Catalog::default());
+        let engine = Engine::new(Arc::clone(&catalog), Arc::clone(&machine.clock));
+        let reconciler = Reconciler::new(
+            repository,
+            Arc::clone(&catalog),
+            machine.loader(&config, &catalog),
+            control(config.model_control),
+            config.load_threads,
+        );
+        let readiness = Readiness::new(engine.clone(), Arc::clone(&reconciler));
+        let listener = bind(config.grpc_address).await?;
+        let address = listener.local_addr().unwrap_or(config.grpc_address);
+        let (goaway, leave) = oneshot::channel::<()>();
+        let frontend = GrpcFrontend {
+            engine: engine.clone(),
+            reconciler: Arc::clone(&reconciler),
+            readiness: Arc::clone(&readiness),
+            limits: limits(&config),
+        };
+        let frontend = tokio::spawn(frontend.serve(listener, async {
+            // A sender that is dropped means the same as one that is used.
+            let _ = leave.await;
+        }));
+        let (done, started) = watch::channel(false);
+        let background = vec![
+            tokio::spawn(Arc::clone(&readiness).follow()),
+            tokio::spawn(reconcile(
+                reconciler,
+                Arc::clone(&machine.clock),
+                config.clone(),
+                done,
+            )),
+        ];
+        Ok(Self {
+            address,
+            machine,
+            engine,
+            readiness,
+            config,
+            frontend,
+            goaway,
+            started,
+            background,
+        })
+    }
+
+    /// Where gRPC is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it runs on.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What it serves.
+    pub fn catalog(&self) -> &Catalog {
+        self.engine.catalog()
+    }
+
+    /// Completes when every model that is to be loaded at start has been tried.
+    pub async fn started(&self) {
+        let _ = self.started.clone().wait_for(|started| *started).await;
+    }
+
+    /// Serves until `stop` completes, then leaves: not ready but still serving for the lame-duck
+    /// time, which a second `stop` cuts short; then GOAWAY, and what is in progress is finished.
+    pub async fn run<S: Future<Output = ()>>(
+        mut self,
+        mut stop: impl FnMut() -> S,
+    ) -> Result<(), RunError> {
+        tokio::select! {
+            ended = &mut self.frontend => return Ok(ended??),
+            () = stop() => {}
+        }
+        self.readiness.leave();
+        let clock = Arc::clone(&self.machine.clock);
+        tracing::info!(lame_duck = ?self.config.lame_duck, "stopping: not ready, still serving");
+        tokio::select! {
+            () = clock.sleep_until(clock.now() + self.config.lame_duck) => {}
+            () = stop() => {}
+        }
+        self.drain(clock.as_ref()).await
+    }
+
+    async fn drain(self, clock: &dyn Clock) -> Result<(), RunError> {
+        tracing::info!("taking no new calls, finishing those in progress");
+        for task in &self.background {
+            task.abort();
+        }
+        self.readiness.end_streams().await;
+        let _ = self.goaway.send(());
+        let timeout = self.config.drain_timeout;
+        tokio::select! {
+            ended = self.frontend => ended??,
+            () = clock.sleep_until(clock.now() + timeout) => {
+                return Err(RunError::NotDrained(timeout));
+            }
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Bind { address, source })
+}
+
+async fn reconcile(
+    reconciler: Arc<Reconciler>,
+    clock: Arc<dyn Clock>,
+    config: ServerConfig,
+    done: watch::Sender<bool>,
+) {
+    reconciler.start(&config.load_models).await;
+    done.send_replace(true);
+    if config.model_control == ModelControl::Watch {
+        reconciler.watch(clock, config.watch_interval).await;
+    }
+}
+
+fn control(control: ModelControl) -> Control {
+    match control {
+        ModelControl::Start => Control::Start,
+        ModelControl::Explicit => Control::Explicit,
+        ModelControl::Watch => Control::Watch,
+    }
+}
+
+fn limits(config: &ServerConfig) -> Limits {
+    Limits {
+        max_connections: config.max_connections,
+        max_message_bytes: config.max_message_bytes,
+        max_concurrent_streams: config.max_concurrent_streams,
+        max_requests: config.max_requests,
+        max_in_flight_bytes: config.max_in_flight_bytes,
+        max_stream_requests: config.max_stream_requests,
+    }
+}

@@ -1,0 +1,334 @@
+//! What is served at this moment: models, their versions, and where each stands.
+//!
+//! Requests read a snapshot without a lock; the reconciler alone writes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::changes::Changes;
+use super::inputs::InputCheck;
+use super::lane::Lane;
+use super::statistics::{Ledger, Statistics};
+use crate::model::{Batching, ModelPolicy, Signature, VersionId};
+use crate::status::{Code, Status};
+
+/// A loaded version.
+#[derive(Debug)]
+pub struct Version {
+    /// Which version this is.
+    pub id: VersionId,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// Whether requests share runs, and why not.
+    pub batching: Batching,
+    /// How it is served.
+    pub policy: ModelPolicy,
+    /// Where its instances are.
+    pub devices: Vec<String>,
+    /// Its queue.
+    pub lane: Arc<Lane>,
+    pub(super) output_names: Vec<Arc<str>>,
+    pub(super) check: InputCheck,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+impl Version {
+    /// The most rows that one request, and one batch, may have; 1 if requests run alone.
+    pub fn max_batch_size(&self) -> usize {
+        match self.batching {
+            Batching::Rows => self.policy.batch.max_batch_size,
+            Batching::Alone(_) => 1,
+        }
+    }
+
+    /// What it has done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.ledger.read()
+    }
+}
+
+impl Drop for Version {
+    /// The last one who knew this version lets its executors end.
+    fn drop(&mut self) {
+        self.lane.close();
+    }
+}
+
+/// Where a version stands, in the words of the model repository extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// Being loaded and warmed.
+    Loading,
+    /// Serving.
+    Ready,
+    /// Not serving.
+    Unavailable,
+}
+
+impl ModelState {
+    /// The protocol's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loading => "LOADING",
+            Self::Ready => "READY",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// One line of the repository's index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model's name.
+    pub model: Arc<str>,
+    /// The version, if there is one to speak of.
+    pub version: Option<u64>,
+    /// Where it stands.
+    pub state: ModelState,
+    /// Why, if there is something to say.
+    pub reason: String,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    state: ModelState,
+    reason: String,
+    version: Option<Arc<Version>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Model {
+    versions: BTreeMap<u64, Slot>,
+    /// Why there is no version, or why the last load failed.
+    reason: String,
+}
+
+type Models = HashMap<Arc<str>, Model>;
+
+/// What is served at this moment.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    models: ArcSwap<Models>,
+    /// Held while a changed copy of the models is made.
+    writing: Mutex<()>,
+    changes: Changes,
+}
+
+impl Catalog {
+    /// The version a request names: its number, or empty for the newest that serves.
+    pub fn resolve(&self, model: &str, version: &str) -> Result<Arc<Version>, Status> {
+        let models = self.models.load();
+        let Some((name, found)) = models.get_key_value(model) else {
+            return Err(unknown(&models, model));
+        };
+        let slot = if version.is_empty() {
+            let mut newest_first = found.versions.values().rev();
+            newest_first.find(|slot| slot.version.is_some())
+        } else {
+            found.versions.get(&number(name, version)?)
+        };
+        match slot {
+            Some(Slot {
+                version: Some(version),
+                ..
+            }) => Ok(Arc::clone(version)),
+            Some(slot) => Err(not_ready(name, version, slot.state, &slot.reason)),
+            None if version.is_empty() => {
+                Err(not_ready(name, "", ModelState::Unavailable, &found.reason))
+            }
+            None => Err(Status::not_found(format!(
+                "model {name:?} has no version {version}; it has {}",
+                join(found.versions.keys())
+            ))),
+        }
+    }
+
+    /// Every model and version known, by name and number.
+    pub fn index(&self) -> Vec<IndexEntry> {
+        let models = self.models.load();
+        let mut entries = Vec::new();
+        for (name, model) in models.iter() {
+            entries.extend(model.versions.iter().map(|(version, slot)| IndexEntry {
+                model: Arc::clone(name),
+                version: Some(*version),
+                state: slot.state,
+                reason: slot.reason.clone(),
+            }));
+            if model.versions.is_empty() {
+                entries.push(IndexEntry {
+                    model: Arc::clone(name),
+                    version: None,
+                    state: ModelState::Unavailable,
+                    reason: model.reason.clone(),
+                });
+            }
+        }
+        entries.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
+        entries
+    }
+
+    /// Every version that serves, by name and number.
+    pub fn serving(&self) -> Vec<Arc<Version>> {
+        let models = self.models.load();
+        let slots = models.values().flat_map(|model| model.versions.values());
+        let mut versions: Vec<Arc<Version>> =
+            slots.filter_map(|slot| slot.version.clone()).collect();
+        versions.sort_by(|a, b| a.id.cmp(&b.id));
+        versions
+    }
+
+    /// The versions of one model that serve; an error if the model is not known.
+    pub fn versions(&self, model: &str) -> Result<Vec<Arc<Version>>, Status> {
+        let models = self.models.load();
+        let found = models.get(model).ok_or_else(|| unknown(&models, model))?;
+        let slots = found.versions.values();
+        Ok(slots.filter_map(|slot| slot.version.clone()).collect())
+    }
+
+    /// The names of all models known, whether they serve or not.
+    pub fn models(&self) -> Vec<Arc<str>> {
+        self.models.load().keys().cloned().collect()
+    }
+
+    /// Whether a request for this model, and version if it is not empty, would find an executor.
+    pub fn is_ready(&self, model: &str, version: &str) -> bool {
+        self.resolve(model, version)
+            .is_ok_and(|version| version.lane.executors_alive() > 0)
+    }
+
+    /// Whom to watch to learn of changes, those of executors among them.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Says where a version stands, leaving the one that serves in place.
+    pub(super) fn note(&self, id: &VersionId, state: ModelState, reason: &str) {
+        self.change(&id.model, |model| {
+            let slot = model.versions.entry(id.version).or_insert(Slot {
+                state,
+                reason: String::new(),
+                version: None,
+            });
+            if slot.version.is_none() {
+                slot.state = state;
+            }
+            reason.clone_into(&mut slot.reason);
+        });
+    }
+
+    /// Puts a version into service in place of the one of its number.
+    pub(super) fn install(&self, version: Arc<Version>) {
+        let id = version.id.clone();
+        self.change(&id.model, |model| {
+            model.reason.clear();
+            let slot = Slot {
+                state: ModelState::Ready,
+                reason: String::new(),
+                version: Some(Arc::clone(&version)),
+            };
+            let old = model.versions.insert(id.version, slot);
+            close(old);
+        });
+    }
+
+    /// Takes a version out of service; it finishes what it has.
+    pub(super) fn retire(&self, id: &VersionId, reason: &str) {
+        self.change(&id.model, |model| {
+            let slot = Slot {
+                state: ModelState::Unavailable,
+                reason: reason.to_owned(),
+                version: None,
+            };
+            close(model.versions.insert(id.version, slot));
+        });
+    }
+
+    /// Says why a model has no version.
+    pub(super) fn note_model(&self, name: &Arc<str>, reason: &str) {
+        self.change(name, |model| reason.clone_into(&mut model.reason));
+    }
+
+    /// Forgets a model that is no longer in the repository.
+    pub(super) fn forget(&self, name: &str) {
+        self.write(|models| {
+            if let Some(model) = models.remove(name) {
+                model
+                    .versions
+                    .into_values()
+                    .for_each(|slot| close(Some(slot)));
+            }
+        });
+    }
+
+    fn change(&self, name: &Arc<str>, change: impl FnOnce(&mut Model)) {
+        self.write(|models| change(models.entry(Arc::clone(name)).or_default()));
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Models)) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = Models::clone(&self.models.load());
+        change(&mut models);
+        self.models.store(Arc::new(models));
+        self.changes.note();
+    }
+}
+
+/// A request that holds this version already is answered; a new one finds the next version.
+fn close(slot: Option<Slot>) {
+    if let Some(version) = slot.and_then(|slot| slot.version) {
+        version.lane.close();
+    }
+}
+
+fn number(model: &str, version: &str) -> Result<u64, Status> {
+    version.parse().map_err(|_| {
+        let version: String = version.chars().take(32).collect();
+        Status::invalid(format!(
+            "model {model:?}: version {version:?} is not a number; leave it empty for the newest"
+        ))
+    })
+}
+
+fn unknown(models: &Models, model: &str) -> Status {
+    let mut names: Vec<&str> = models.keys().map(AsRef::as_ref).collect();
+    names.sort_unstable();
+    names.truncate(20);
+    // A name can be as long as the message that brought it.
+    let model: String = model.chars().take(64).collect();
+    Status::not_found(format!(
+        "there is no model {model:?}; there {}",
+        match names.len() {
+            0 => "are none".to_owned(),
+            1 => format!("is {}", names.join(", ")),
+            _ => format!("are {}", names.join(", ")),
+        }
+    ))
+}
+
+fn not_ready(model: &str, version: &str, state: ModelState, reason: &str) -> Status {
+    let version = if version.is_empty() {
+        String::new()
+    } else {
+        format!(" version {version}")
+    };
+    let reason = if reason.is_empty() {
+        "no version of it is loaded"
+    } else {
+        reason
+    };
+    Status::new(
+        Code::Unavailable,
+        format!("model {model:?}{version} is {}: {reason}", state.name()),
+    )
+}
+
+fn join<'a>(versions: impl Iterator<Item = &'a u64>) -> String {
+    let versions: Vec<String> = versions.map(ToString::to_string).collect();
+    if versions.is_empty() {
+        "none".to_owned()
+    } else {
+        versions.join(", ")
+    }
+}

@@ -1,0 +1,154 @@
+//! The only door: every request of every frontend comes through here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::catalog::{Catalog, Version};
+use super::inputs::Checked;
+use super::lane::{Refused, Seat, late};
+use super::request::{InferRequest, InferResponse, OutputTensor};
+use crate::clock::{Clock, Moment};
+use crate::scheduler::{Item, Rejected};
+use crate::status::Status;
+use crate::tensor::Tensor;
+
+/// The least time after which trying again makes sense when a queue is full.
+const LEAST_RETRY: Duration = Duration::from_millis(10);
+
+/// The only door: picks the version, checks, queues, waits, answers.
+#[derive(Clone)]
+pub struct Engine {
+    catalog: Arc<Catalog>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine over what is in `catalog`.
+    pub fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>) -> Self {
+        Self { catalog, clock }
+    }
+
+    /// What is served.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The clock by which deadlines are meant.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// Answers one request. Dropping the future takes the request out of its queue.
+    pub async fn infer(&self, mut request: InferRequest) -> Result<InferResponse, Status> {
+        let now = self.clock.now();
+        let mut version = self.catalog.resolve(&request.model, &request.version)?;
+        let mut checked = version
+            .check
+            .check(&mut request, version.max_batch_size())?;
+        let deadline = deadline(&request, &version, now);
+        let mut seat = match queue(&version, now, deadline, &mut checked) {
+            Err(Refused::Closed) => {
+                // Replaced between the look and the queue: the newer one has the same name.
+                version = self.catalog.resolve(&request.model, &request.version)?;
+                queue(&version, now, deadline, &mut checked)
+            }
+            queued => queued,
+        }
+        .map_err(|refused| self.refusal(&version, refused))?;
+        let outputs = self.wait(&mut seat, now, deadline).await?;
+        Ok(response(&version, request.id, outputs, &checked.outputs))
+    }
+
+    async fn wait(
+        &self,
+        seat: &mut Seat,
+        arrived: Moment,
+        deadline: Option<Moment>,
+    ) -> Result<Vec<Tensor>, Status> {
+        let Some(deadline) = deadline else {
+            return seat.answer().await;
+        };
+        tokio::select! {
+            biased;
+            answer = seat.answer() => answer,
+            () = self.clock.sleep_until(deadline) => Err(late(self.clock.now() - arrived)),
+        }
+    }
+
+    fn refusal(&self, version: &Version, refused: Refused) -> Status {
+        let id = &version.id;
+        match refused {
+            Refused::Closed => Status::unavailable(format!("{id} is being unloaded")),
+            Refused::Down(reason) => {
+                Status::unavailable(format!("{id}: no executor is alive: {reason}"))
+            }
+            Refused::Rejected(Rejected::Full) => Status::exhausted(
+                format!(
+                    "{id}: {} requests are queued (max_queue_size)",
+                    version.policy.queue.max_queue_size
+                ),
+                retry_after(version),
+            ),
+            Refused::Rejected(Rejected::Late) => late(Duration::ZERO),
+            Refused::Rejected(Rejected::Rows) => {
+                Status::invalid(format!("{id}: {}", Rejected::Rows))
+            }
+        }
+    }
+}
+
+fn deadline(request: &InferRequest, version: &Version, now: Moment) -> Option<Moment> {
+    let default = version.policy.queue.default_deadline;
+    request.deadline.or(default.map(|default| now + default))
+}
+
+fn queue(
+    version: &Arc<Version>,
+    now: Moment,
+    deadline: Option<Moment>,
+    checked: &mut Checked,
+) -> Result<Seat, Refused> {
+    let item = Item {
+        rows: checked.rows,
+        class: checked.class,
+        deadline,
+    };
+    version.lane.submit(now, item, &mut checked.inputs)
+}
+
+/// When a full queue is likely to have room: the time that its batches took so far, each.
+fn retry_after(version: &Version) -> Duration {
+    let execute = version.statistics().execute;
+    let mean = execute
+        .total
+        .checked_div(u32::try_from(execute.count).unwrap_or(u32::MAX));
+    mean.unwrap_or_default().max(LEAST_RETRY)
+}
+
+fn response(
+    version: &Version,
+    id: String,
+    mut outputs: Vec<Tensor>,
+    wanted: &[usize],
+) -> InferResponse {
+    let mut take = |position: &usize| {
+        let name = version.output_names.get(*position)?;
+        let tensor = outputs.get_mut(*position)?;
+        Some(OutputTensor {
+            name: Arc::clone(name),
+            tensor: tensor.clone(),
+        })
+    };
+    InferResponse {
+        model: Arc::clone(&version.id.model),
+        version: version.id.version,
+        id,
+        outputs: wanted.iter().filter_map(&mut take).collect(),
+    }
+}

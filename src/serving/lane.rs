@@ -1,0 +1,348 @@
+//! The queue of one loaded version, and the only place where requests and executors meet.
+//!
+//! One short lock holds the scheduler and the waiting jobs. Executors pull: a free one asks for the
+//! next batch, so a request changes threads once on its way in and once on its way out.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::changes::Changes;
+use crate::clock::{Clock, Moment};
+use crate::scheduler::{Batch, Batcher, Item, ItemId, Policy, Rejected, Step};
+use crate::status::{Code, Status};
+use crate::tensor::Tensor;
+
+/// How long the parts of an answered request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From arrival to leaving the queue.
+    pub queue: Duration,
+    /// Stacking the batch's inputs.
+    pub stack: Duration,
+    /// The backend's run.
+    pub execute: Duration,
+    /// Slicing the batch's outputs.
+    pub slice: Duration,
+}
+
+/// What a ticket is answered with: the outputs in the signature's order.
+pub(super) type Answer = Result<Vec<Tensor>, Status>;
+
+/// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
+/// the one who waits that no answer will come.
+#[derive(Debug)]
+pub(super) struct Ticket(oneshot::Sender<Answer>);
+
+impl Ticket {
+    pub(super) fn answer(self, answer: Answer) {
+        // Whoever waited may have gone away; then the answer is nobody's.
+        let _ = self.0.send(answer);
+    }
+}
+
+/// A request on its way to an executor.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// In the signature's order.
+    pub(super) inputs: Vec<Tensor>,
+    pub(super) rows: usize,
+    pub(super) arrived: Moment,
+    pub(super) ticket: Ticket,
+}
+
+/// Why a lane does not take a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// This version is being replaced or unloaded; another may serve.
+    Closed,
+    /// No executor is alive, for this reason.
+    Down(String),
+    /// The scheduler does not admit it.
+    Rejected(Rejected),
+}
+
+struct Core {
+    batcher: Batcher,
+    /// By the slot of the item's id.
+    jobs: Vec<Option<Job>>,
+    /// Executors that wait for work and have not been woken; never fewer than there are. One that is woken is no longer counted,
+    /// though it has not run yet, so that a burst of requests costs one wake-up and not one each.
+    parked: usize,
+    /// Executors that can run a batch.
+    alive: usize,
+    /// Why the last executor went down.
+    down: String,
+    closed: bool,
+}
+
+/// The queue of one loaded version.
+pub struct Lane {
+    clock: Arc<dyn Clock>,
+    core: Mutex<Core>,
+    /// Wakes executors that wait for work.
+    work: Condvar,
+    /// Wakes executors that wait to be made again; theirs is not the next request's wake-up.
+    closing: Condvar,
+    /// Told when executors come and go.
+    changes: Changes,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Lane").finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    /// An empty lane with `executors` of them about to pull.
+    pub(super) fn new(
+        policy: Policy,
+        executors: usize,
+        clock: Arc<dyn Clock>,
+        changes: Changes,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            core: Mutex::new(Core {
+                batcher: Batcher::new(policy),
+                jobs: Vec::new(),
+                parked: 0,
+                alive: executors,
+                down: String::new(),
+                closed: false,
+            }),
+            work: Condvar::new(),
+            closing: Condvar::new(),
+            changes,
+        })
+    }
+
+    /// Requests waiting.
+    pub fn queued(&self) -> usize {
+        self.lock().batcher.len()
+    }
+
+    /// Executors that can run a batch.
+    pub fn executors_alive(&self) -> usize {
+        self.lock().alive
+    }
+
+    /// Queues a request and takes its inputs, unless it is refused. The seat is where its answer
+    /// arrives; dropping the seat takes the request out of the queue.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        now: Moment,
+        item: Item,
+        inputs: &mut Vec<Tensor>,
+    ) -> Result<Seat, Refused> {
+        let (sender, receiver) = oneshot::channel();
+        let mut core = self.lock();
+        if core.closed {
+            return Err(Refused::Closed);
+        }
+        if core.alive == 0 {
+            return Err(Refused::Down(core.down.clone()));
+        }
+        let id = core.batcher.admit(now, item).map_err(Refused::Rejected)?;
+        let job = Job {
+            inputs: std::mem::take(inputs),
+            rows: item.rows,
+            arrived: now,
+            ticket: Ticket(sender),
+        };
+        core.seat(id, job);
+        let wake = core.claim_parked();
+        drop(core);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(Seat {
+            lane: Arc::clone(self),
+            id,
+            receiver,
+            answered: false,
+        })
+    }
+
+    /// Blocks until a batch leaves and writes it into `jobs`; false when the lane is closed and
+    /// empty, so that there will never be another.
+    pub(super) fn next(&self, batch: &mut Batch, jobs: &mut Vec<Job>) -> bool {
+        let mut core = self.lock();
+        loop {
+            let now = self.clock.now();
+            let step = core.batcher.poll(now, batch);
+            for id in &batch.expired {
+                if let Some(job) = core.unseat(*id) {
+                    job.ticket.answer(Err(late(now.since(job.arrived))));
+                }
+            }
+            match step {
+                Step::Dispatch => {
+                    jobs.extend(batch.members.iter().filter_map(|id| core.unseat(*id)));
+                    let more = !core.batcher.is_empty() && core.claim_parked();
+                    drop(core);
+                    if more {
+                        self.work.notify_one();
+                    }
+                    return true;
+                }
+                Step::Idle if core.closed => return false,
+                Step::Idle => core = self.park(core, None),
+                Step::WaitUntil(moment) => core = self.park(core, Some(moment.since(now))),
+            }
+        }
+    }
+
+    /// Takes no more requests. Executors finish what is queued and then see the end.
+    pub(super) fn close(&self) {
+        let mut core = self.lock();
+        core.closed = true;
+        core.parked = 0;
+        drop(core);
+        self.work.notify_all();
+        self.closing.notify_all();
+    }
+
+    /// An executor cannot run. When the last one goes, whoever waits is told so at once.
+    pub(super) fn executor_down(&self, reason: &str) {
+        let mut core = self.lock();
+        core.alive = core.alive.saturating_sub(1);
+        reason.clone_into(&mut core.down);
+        let stranded = if core.alive == 0 {
+            core.strand()
+        } else {
+            Vec::new()
+        };
+        drop(core);
+        self.changes.note();
+        for job in stranded {
+            job.ticket.answer(Err(Status::unavailable(format!(
+                "no executor is alive: {reason}"
+            ))));
+        }
+    }
+
+    /// An executor that was down can run again.
+    pub(super) fn executor_up(&self) {
+        self.lock().alive += 1;
+        self.changes.note();
+    }
+
+    /// Blocks for this long; true at once when the lane is closed.
+    pub(super) fn closed_within(&self, pause: Duration) -> bool {
+        let until = self.clock.now() + pause;
+        let mut core = self.lock();
+        loop {
+            let left = until.since(self.clock.now());
+            if core.closed || left.is_zero() {
+                return core.closed;
+            }
+            core = self
+                .closing
+                .wait_timeout(core, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn cancel(&self, id: ItemId) {
+        let mut core = self.lock();
+        if core.batcher.cancel(id) {
+            let job = core.unseat(id);
+            drop(core);
+            drop(job);
+        }
+    }
+
+    fn park<'a>(
+        &self,
+        mut core: MutexGuard<'a, Core>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'a, Core> {
+        core.parked += 1;
+        let Some(timeout) = timeout else {
+            return self.work.wait(core).unwrap_or_else(PoisonError::into_inner);
+        };
+        let (mut core, ended) = self
+            .work
+            .wait_timeout(core, timeout)
+            .unwrap_or_else(PoisonError::into_inner);
+        if ended.timed_out() {
+            // Nobody woke it, so it is still counted.
+            core.parked = core.parked.saturating_sub(1);
+        }
+        core
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    /// Takes one executor out of those that wait; the caller wakes it.
+    fn claim_parked(&mut self) -> bool {
+        let waiting = self.parked > 0;
+        self.parked = self.parked.saturating_sub(1);
+        waiting
+    }
+
+    fn seat(&mut self, id: ItemId, job: Job) {
+        if self.jobs.len() <= id.slot() {
+            self.jobs.resize_with(id.slot() + 1, || None);
+        }
+        if let Some(place) = self.jobs.get_mut(id.slot()) {
+            *place = Some(job);
+        }
+    }
+
+    fn unseat(&mut self, id: ItemId) -> Option<Job> {
+        self.jobs.get_mut(id.slot())?.take()
+    }
+
+    /// Empties the queue and hands out whoever was in it.
+    fn strand(&mut self) -> Vec<Job> {
+        let policy = self.batcher.policy().clone();
+        self.batcher = Batcher::new(policy);
+        self.jobs.iter_mut().filter_map(Option::take).collect()
+    }
+}
+
+/// What a request that waited too long is told.
+pub(super) fn late(waited: Duration) -> Status {
+    Status::new(
+        Code::DeadlineExceeded,
+        format!(
+            "the deadline passed after {:.1} ms in the queue",
+            waited.as_secs_f64() * 1e3
+        ),
+    )
+}
+
+/// Where one request's answer arrives.
+#[derive(Debug)]
+pub(super) struct Seat {
+    lane: Arc<Lane>,
+    id: ItemId,
+    receiver: oneshot::Receiver<Answer>,
+    answered: bool,
+}
+
+impl Seat {
+    /// Waits for the answer.
+    pub(super) async fn answer(&mut self) -> Answer {
+        let answer = (&mut self.receiver).await;
+        self.answered = true;
+        answer.unwrap_or_else(|_| Err(Status::internal("the executor gave no answer")))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.lane.cancel(self.id);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! From an artifact to a version that serves: placed, loaded, tried, warmed.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::catalog::Version;
+use super::changes::Changes;
+use super::executor::{ExecutorThread, Staging};
+use super::inputs::InputCheck;
+use super::lane::Lane;
+use super::statistics::Ledger;
+use super::trial::{Verdict, rows_are_independent, warm_up};
+use crate::backend::ort::OrtBackend;
+use crate::backend::simulated::SimulatedBackend;
+use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
+use crate::clock::Clock;
+use crate::device::{Inventory, Unavailable};
+use crate::model::{
+    BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
+};
+use crate::scheduler::Policy;
+
+/// Why a version does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadFailure {
+    #[error(transparent)]
+    Device(#[from] Unavailable),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("model.toml says batch_axis = \"first\", but {0}")]
+    Axis(String),
+    #[error("warm-up with the shapes of model.toml failed: {0}")]
+    WarmUp(String),
+    #[error("no thread could be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What can run models here.
+#[derive(Clone)]
+pub struct Backends {
+    /// ONNX Runtime.
+    pub onnx_runtime: Arc<OrtBackend>,
+    /// The simulation.
+    pub simulated: Arc<SimulatedBackend>,
+}
+
+/// Loads versions. Blocks; for minutes if need be.
+pub struct Loader {
+    backends: Backends,
+    inventory: Arc<Inventory>,
+    default_device: DeviceChoice,
+    clock: Arc<dyn Clock>,
+    changes: Changes,
+}
+
+struct Instance {
+    placement: Placement,
+    executor: Box<dyn Executor>,
+}
+
+impl Loader {
+    /// A loader that places models on what `inventory` has, by `default_device` where a model does
+    /// not say.
+    pub fn new(
+        backends: Backends,
+        inventory: Arc<Inventory>,
+        default_device: DeviceChoice,
+        clock: Arc<dyn Clock>,
+        changes: Changes,
+    ) -> Self {
+        Self {
+            backends,
+            inventory,
+            default_device,
+            clock,
+            changes,
+        }
+    }
+
+    pub(super) fn load(&self, artifact: &Artifact) -> Result<Version, LoadFailure> {
+        let backend = self.backend(&artifact.policy);
+        let mut instances = Vec::new();
+        for placement in self.placements(&artifact.policy)? {
+            let executor = backend.load(artifact, &placement)?;
+            instances.push(Instance {
+                placement,
+                executor,
+            });
+        }
+        let Some(first) = instances.first_mut() else {
+            return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
+        };
+        let signature = first.executor.signature().clone();
+        let batching = batching(&signature, first.executor.as_mut(), artifact)?;
+        for instance in &mut instances {
+            warm(instance.executor.as_mut(), artifact, batching.is_rows())?;
+        }
+        self.start(artifact, signature, batching, instances)
+    }
+
+    /// What a version takes and gives, and whether it would be batched, without serving it.
+    pub fn inspect(&self, artifact: &Artifact) -> Result<(Signature, Batching), String> {
+        let inspect = || -> Result<_, LoadFailure> {
+            let placements = self.placements(&artifact.policy)?;
+            let Some(placement) = placements.first() else {
+                return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
+            };
+            let mut executor = self.backend(&artifact.policy).load(artifact, placement)?;
+            let signature = executor.signature().clone();
+            let batching = batching(&signature, executor.as_mut(), artifact)?;
+            Ok((signature, batching))
+        };
+        inspect().map_err(|error| error.to_string())
+    }
+
+    fn backend(&self, policy: &ModelPolicy) -> Arc<dyn Backend> {
+        match policy.backend {
+            BackendPolicy::OnnxRuntime(_) => Arc::clone(&self.backends.onnx_runtime) as _,
+            BackendPolicy::Simulated(_) => Arc::clone(&self.backends.simulated) as _,
+        }
+    }
+
+    fn placements(&self, policy: &ModelPolicy) -> Result<Vec<Placement>, Unavailable> {
+        let default = [InstanceGroup::default()];
+        let groups = if policy.instances.is_empty() {
+            &default[..]
+        } else {
+            &policy.instances
+        };
+        let mut placements = Vec::new();
+        for group in groups {
+            for device in self.inventory.choose(&group.device, &self.default_device)? {
+                let placement = Placement {
+                    device,
+                    threads: group.threads,
+                };
+                placements.extend(std::iter::repeat_n(placement, group.count));
+            }
+        }
+        Ok(placements)
+    }
+
+    fn start(
+        &self,
+        artifact: &Artifact,
+        signature: Signature,
+        batching: Batching,
+        instances: Vec<Instance>,
+    ) -> Result<Version, LoadFailure> {
+        let lane = Lane::new(
+            scheduling(&artifact.policy, &batching),
+            instances.len(),
+            Arc::clone(&self.clock),
+            self.changes.clone(),
+        );
+        let version = Version {
+            id: artifact.id.clone(),
+            output_names: signature
+                .outputs
+                .iter()
+                .map(|spec| spec.name.as_str().into())
+                .collect(),
+            check: InputCheck::new(&artifact.id.model, signature.clone(), &batching),
+            policy: artifact.policy.clone(),
+            devices: instances
+                .iter()
+                .map(|instance| instance.placement.device.id().to_string())
+                .collect(),
+            ledger: Arc::default(),
+            signature,
+            batching,
+            lane,
+        };
+        // If a thread cannot be started, dropping the version closes the lane, which ends the rest.
+        for (number, instance) in instances.into_iter().enumerate() {
+            self.spawn(artifact, &version, number, instance)?;
+        }
+        Ok(version)
+    }
+
+    fn spawn(
+        &self,
+        artifact: &Artifact,
+        version: &Version,
+        number: usize,
+        instance: Instance,
+    ) -> Result<(), LoadFailure> {
+        let ledger: &Arc<Ledger> = &version.ledger;
+        let backend = self.backend(&artifact.policy);
+        let batched = version.batching.is_rows();
+        let (again, placement) = (artifact.clone(), instance.placement.clone());
+        let remake = move || {
+            let mut executor = backend.load(&again, &placement)?;
+            // Whatever warm-up says, the executor has served before.
+            let _ = warm(executor.as_mut(), &again, batched);
+            Ok(executor)
+        };
+        let thread = ExecutorThread {
+            name: format!(
+                "{} #{number} on {}",
+                artifact.id,
+                instance.placement.device.id()
+            ),
+            lane: Arc::clone(&version.lane),
+            ledger: Arc::clone(ledger),
+            clock: Arc::clone(&self.clock),
+            device: instance.placement.device,
+            executor: instance.executor,
+            remake: Box::new(remake),
+            batched,
+            staging: Staging::default(),
+        };
+        thread::Builder::new()
+            .name(format!("executor-{number}"))
+            .spawn(move || thread.run())?;
+        Ok(())
+    }
+}
+
+fn scheduling(policy: &ModelPolicy, batching: &Batching) -> Policy {
+    Policy {
+        max_batch_size: match batching {
+            Batching::Rows => policy.batch.max_batch_size,
+            Batching::Alone(_) => 1,
+        },
+        max_queue_size: policy.queue.max_queue_size,
+        max_queue_delay: policy.batch.max_queue_delay,
+        ..Policy::default()
+    }
+}
+
+/// Whether requests share runs: what `model.toml` says, else what the dimensions say and a trial
+/// confirms.
+fn batching(
+    signature: &Signature,
+    executor: &mut dyn Executor,
+    artifact: &Artifact,
+) -> Result<Batching, LoadFailure> {
+    let by_dimensions = signature.batching();
+    match (artifact.policy.batch.axis, by_dimensions) {
+        (BatchAxis::Unbatched, _) => Ok(Batching::Alone(
+            "model.toml says batch_axis = \"none\"".to_owned(),
+        )),
+        (BatchAxis::First, Batching::Alone(reason)) => Err(LoadFailure::Axis(reason)),
+        (BatchAxis::First, Batching::Rows) => Ok(Batching::Rows),
+        (BatchAxis::Auto, Batching::Alone(reason)) => Ok(Batching::Alone(reason)),
+        (BatchAxis::Auto, Batching::Rows) => Ok(tried(executor, artifact)),
+    }
+}
+
+fn tried(executor: &mut dyn Executor, artifact: &Artifact) -> Batching {
+    match rows_are_independent(executor, &artifact.policy.warm_up) {
+        Verdict::Independent => Batching::Rows,
+        Verdict::Dependent(output) => Batching::Alone(format!(
+            "output {output} of two rows together differs from each alone"
+        )),
+        Verdict::Unknown(error) => {
+            tracing::warn!(
+                model = %artifact.id, error,
+                "rows were not tried: the model does not run on made-up inputs; \
+                 warm_up.shapes in model.toml names shapes that it takes"
+            );
+            Batching::Rows
+        }
+    }
+}
+
+fn warm(
+    executor: &mut dyn Executor,
+    artifact: &Artifact,
+    batched: bool,
+) -> Result<(), LoadFailure> {
+    let policy = &artifact.policy;
+    let rows = policy.batch.max_batch_size;
+    match warm_up(executor, &policy.warm_up, batched, rows) {
+        Err(error) if !policy.warm_up.shapes.is_empty() => {
+            Err(LoadFailure::WarmUp(error.to_string()))
+        }
+        Err(error) => {
+            tracing::warn!(model = %artifact.id, %error, "not warmed: made-up inputs failed");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}

@@ -1,0 +1,24 @@
+//! From a decoded request to its answer: versions, lanes, executors, and what loads them.
+//! Uses `scheduler`, `backend`, `repository`, `model` and `tensor`.
+//! Never sees a protocol: no protobuf, no JSON, no socket.
+
+mod catalog;
+mod changes;
+mod engine;
+mod executor;
+mod inputs;
+mod lane;
+mod loading;
+mod reconcile;
+mod request;
+mod statistics;
+mod trial;
+
+pub use catalog::{Catalog, IndexEntry, ModelState, Version};
+pub use changes::Changes;
+pub use engine::Engine;
+pub use lane::{Lane, Timing};
+pub use loading::{Backends, Loader};
+pub use reconcile::{Control, Reconciler, Repository};
+pub use request::{InferRequest, InferResponse, NamedTensor, OutputTensor};
+pub use statistics::{BatchCounts, Count, Statistics};

@@ -1,0 +1,363 @@
+//! Brings what is served to what the repository says: load, warm, swap, drain.
+//!
+//! A version is loaded beside the one that serves and takes its place only when it is warm; one
+//! that does not load leaves the old one serving and says why in the index.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::catalog::{Catalog, IndexEntry, ModelState};
+use super::loading::Loader;
+use crate::backend::Artifact;
+use crate::clock::Clock;
+use crate::model::{VersionId, check_name};
+pub use crate::repository::Repository;
+use crate::repository::{Fingerprint, ModelFolder, RepositoryError};
+use crate::status::{Code, Status};
+
+/// Who decides what is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// Everything in the repository when the server starts, and nothing after.
+    #[default]
+    Start,
+    /// Clients, by the model repository extension.
+    Explicit,
+    /// The repository, looked at again and again.
+    Watch,
+}
+
+/// What the reconciler knows of one model. Locked while the model is changed, so that changes to
+/// one model come one after the other, and those to different models side by side.
+#[derive(Debug, Default)]
+struct Known {
+    loaded: HashMap<u64, Fingerprint>,
+    /// What watching saw last, to tell a folder that is still being copied from one that rests.
+    seen: Option<Fingerprint>,
+    /// What was tried last, so that watching does not try the same again.
+    tried: Option<Fingerprint>,
+}
+
+/// Brings what is served to what the repository says.
+pub struct Reconciler {
+    repository: Arc<Repository>,
+    catalog: Arc<Catalog>,
+    loader: Arc<Loader>,
+    control: Control,
+    known: Mutex<HashMap<Arc<str>, Arc<AsyncMutex<Known>>>>,
+    /// Loads that may run at once.
+    places: Arc<Semaphore>,
+    /// Models that were to serve from the start and do not yet; none before the start.
+    missing: Mutex<Option<HashSet<String>>>,
+}
+
+impl std::fmt::Debug for Reconciler {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Reconciler").finish_non_exhaustive()
+    }
+}
+
+impl Reconciler {
+    /// A reconciler that loads up to `load_threads` versions at once.
+    pub fn new(
+        repository: Repository,
+        catalog: Arc<Catalog>,
+        loader: Loader,
+        control: Control,
+        load_threads: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            repository: Arc::new(repository),
+            catalog,
+            loader: Arc::new(loader),
+            control,
+            known: Mutex::default(),
+            places: Arc::new(Semaphore::new(load_threads.max(1))),
+            missing: Mutex::new(None),
+        })
+    }
+
+    /// Loads every model of the repository, or those named in explicit mode, and waits for all.
+    pub async fn start(self: &Arc<Self>, named: &[String]) {
+        let names = match self.control {
+            Control::Explicit => named.to_vec(),
+            Control::Start | Control::Watch => self.names().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the repository cannot be read");
+                Vec::new()
+            }),
+        };
+        let failed = self.load_side_by_side(names).await;
+        *self.missing() = Some(failed);
+        self.catalog.changes().note();
+    }
+
+    /// Whether everything that was to serve from the start does, with an executor alive.
+    ///
+    /// A model that comes later and does not load is not a reason to send clients elsewhere.
+    pub fn is_ready(&self) -> bool {
+        let none_missing = self.missing().as_ref().is_some_and(HashSet::is_empty);
+        none_missing
+            && self
+                .catalog
+                .serving()
+                .iter()
+                .all(|version| self.catalog.is_ready(&version.id.model, ""))
+    }
+
+    /// Looks at the repository every `interval`, for ever.
+    pub async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>, interval: Duration) {
+        loop {
+            clock.sleep_until(clock.now() + interval).await;
+            match self.names().await {
+                Ok(names) => self.sweep(names).await,
+                Err(error) => tracing::error!(%error, "the repository cannot be read"),
+            }
+        }
+    }
+
+    /// Loads or reloads a model because a client asks.
+    pub async fn load(&self, model: &str) -> Result<(), Status> {
+        self.allow("load")?;
+        check_name(model).map_err(|error| Status::invalid(error.to_string()))?;
+        self.bring_up(model).await
+    }
+
+    /// Unloads a model because a client asks.
+    pub async fn unload(&self, model: &str) -> Result<(), Status> {
+        self.allow("unload")?;
+        let versions = self.catalog.versions(model)?;
+        let known = self.known(model);
+        let mut known = known.lock().await;
+        self.no_longer_missing(model);
+        known.loaded.clear();
+        for version in versions {
+            self.catalog.retire(&version.id, "unloaded");
+            tracing::info!(model = %version.id, "unloaded");
+        }
+        self.catalog.note_model(&Arc::from(model), "unloaded");
+        Ok(())
+    }
+
+    /// Every model and version, those in the repository that were never loaded among them.
+    pub async fn index(&self) -> Result<Vec<IndexEntry>, Status> {
+        let mut entries = self.catalog.index();
+        let names = self.names().await.map_err(|error| unreadable(&error))?;
+        for name in names {
+            if !entries.iter().any(|entry| *entry.model == *name) {
+                entries.push(IndexEntry {
+                    model: name.into(),
+                    version: None,
+                    state: ModelState::Unavailable,
+                    reason: "not loaded".to_owned(),
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn allow(&self, what: &str) -> Result<(), Status> {
+        if self.control == Control::Explicit {
+            return Ok(());
+        }
+        Err(Status::new(
+            Code::FailedPrecondition,
+            format!("{what} is not allowed: start the server with --model-control explicit"),
+        ))
+    }
+
+    async fn names(&self) -> Result<Vec<String>, RepositoryError> {
+        let repository = Arc::clone(&self.repository);
+        blocking(move || repository.names()).await
+    }
+
+    /// Loads these, and gives those that failed; why is in the log and in the index.
+    async fn load_side_by_side(self: &Arc<Self>, names: Vec<String>) -> HashSet<String> {
+        let mut loads = JoinSet::new();
+        for name in names {
+            let this = Arc::clone(self);
+            loads.spawn(async move { this.bring_up(&name).await.is_err().then_some(name) });
+        }
+        loads.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// One look of watching: loads what changed and rests, forgets what is gone.
+    async fn sweep(self: &Arc<Self>, names: Vec<String>) {
+        for entry in self.catalog.index() {
+            if !names.iter().any(|name| **name == *entry.model) {
+                tracing::info!(model = %entry.model, "gone from the repository");
+                self.no_longer_missing(&entry.model);
+                self.known_models().remove(&entry.model);
+                self.catalog.forget(&entry.model);
+            }
+        }
+        let mut changed = Vec::new();
+        for name in names {
+            if self.changed_and_rests(&name).await {
+                changed.push(name);
+            }
+        }
+        self.load_side_by_side(changed).await;
+    }
+
+    async fn changed_and_rests(&self, name: &str) -> bool {
+        let repository = Arc::clone(&self.repository);
+        let model = name.to_owned();
+        let Ok(now) = blocking(move || repository.fingerprint(&model)).await else {
+            return false;
+        };
+        let known = self.known(name);
+        let mut known = known.lock().await;
+        let rests = known.seen.as_ref() == Some(&now);
+        let tried = known.tried.as_ref() == Some(&now);
+        known.seen = Some(now);
+        rests && !tried
+    }
+
+    /// Loads what the repository says of one model.
+    async fn bring_up(&self, model: &str) -> Result<(), Status> {
+        let known = self.known(model);
+        let mut known = known.lock().await;
+        let name: Arc<str> = Arc::from(model);
+        let result = self.reload(&name, &mut known).await;
+        if let Err(status) = &result {
+            tracing::error!(model, reason = status.message, "not loaded");
+        } else {
+            self.no_longer_missing(model);
+        }
+        result
+    }
+
+    async fn reload(&self, name: &Arc<str>, known: &mut Known) -> Result<(), Status> {
+        let repository = Arc::clone(&self.repository);
+        let model = name.to_string();
+        let folder = blocking(move || {
+            let fingerprint = repository.fingerprint(&model)?;
+            Ok((repository.read(&model)?, fingerprint))
+        })
+        .await;
+        let folder = match folder {
+            Ok((folder, fingerprint)) => {
+                known.seen = Some(fingerprint.clone());
+                known.tried = Some(fingerprint);
+                folder
+            }
+            Err(RepositoryError::NoModel { .. }) if known.loaded.is_empty() => {
+                return Err(Status::not_found(format!(
+                    "there is no model {name:?} in the repository"
+                )));
+            }
+            Err(error) => {
+                self.catalog.note_model(name, &error.to_string());
+                return Err(unreadable(&error));
+            }
+        };
+        self.install(name, known, folder).await
+    }
+
+    async fn install(
+        &self,
+        name: &Arc<str>,
+        known: &mut Known,
+        folder: ModelFolder,
+    ) -> Result<(), Status> {
+        let wanted = folder.policy.versions.choose(&folder.versions());
+        if wanted.is_empty() {
+            let reason = folder.nothing_to_serve();
+            self.catalog.note_model(name, &reason);
+            return Err(Status::new(Code::FailedPrecondition, reason));
+        }
+        let mut failures = Vec::new();
+        for version in &wanted {
+            let id = VersionId {
+                model: Arc::clone(name),
+                version: *version,
+            };
+            let fingerprint = folder.fingerprint(*version);
+            if known.loaded.get(version) == Some(&fingerprint) {
+                continue;
+            }
+            match self.load_version(folder.artifact(id)).await {
+                Ok(()) => drop(known.loaded.insert(*version, fingerprint)),
+                Err(reason) => failures.push(reason),
+            }
+        }
+        if !failures.is_empty() {
+            return Err(Status::new(Code::FailedPrecondition, failures.join("; ")));
+        }
+        self.retire_all_but(name, &wanted);
+        known.loaded.retain(|version, _| wanted.contains(version));
+        Ok(())
+    }
+
+    async fn load_version(&self, artifact: Artifact) -> Result<(), String> {
+        let id = artifact.id.clone();
+        self.catalog.note(&id, ModelState::Loading, "");
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let loader = Arc::clone(&self.loader);
+        let loaded = spawn_blocking(move || {
+            let _place = place;
+            loader.load(&artifact)
+        })
+        .await;
+        let reason = match loaded {
+            Ok(Ok(version)) => {
+                tracing::info!(
+                    model = %id,
+                    batching = ?version.batching,
+                    devices = version.devices.join(", "),
+                    "ready"
+                );
+                self.catalog.install(Arc::new(version));
+                return Ok(());
+            }
+            Ok(Err(failure)) => failure.to_string(),
+            Err(panic) => format!("loading panicked: {panic}"),
+        };
+        self.catalog.note(&id, ModelState::Unavailable, &reason);
+        Err(format!("{id}: {reason}"))
+    }
+
+    fn retire_all_but(&self, name: &Arc<str>, wanted: &[u64]) {
+        for version in self.catalog.versions(name).unwrap_or_default() {
+            if !wanted.contains(&version.id.version) {
+                self.catalog.retire(&version.id, "superseded");
+                tracing::info!(model = %version.id, "superseded");
+            }
+        }
+    }
+
+    fn no_longer_missing(&self, model: &str) {
+        if let Some(missing) = self.missing().as_mut() {
+            missing.remove(model);
+        }
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Option<HashSet<String>>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, model: &str) -> Arc<AsyncMutex<Known>> {
+        Arc::clone(self.known_models().entry(Arc::from(model)).or_default())
+    }
+
+    fn known_models(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<AsyncMutex<Known>>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unreadable(error: &RepositoryError) -> Status {
+    Status::new(Code::FailedPrecondition, error.to_string())
+}
+
+/// Runs what blocks on files away from the threads that serve.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RepositoryError> + Send + 'static,
+) -> Result<T, RepositoryError> {
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(RepositoryError::Panicked(panic.to_string())))
+}

@@ -1,0 +1,56 @@
+//! A request and its response in the server's own terms, free of any protocol.
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::tensor::Tensor;
+
+/// A tensor with the name of the input or output it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTensor {
+    /// The input's or output's name.
+    pub name: String,
+    /// Its contents.
+    pub tensor: Tensor,
+}
+
+/// One inference request, decoded but not yet checked against its model.
+#[derive(Clone, Debug, Default)]
+pub struct InferRequest {
+    /// The model's name.
+    pub model: String,
+    /// The version's number as the client wrote it; empty for the newest served.
+    pub version: String,
+    /// Echoed to the client.
+    pub id: String,
+    /// In the client's order.
+    pub inputs: Vec<NamedTensor>,
+    /// The outputs wanted, in this order; empty for all.
+    pub outputs: Vec<String>,
+    /// When the answer is worthless.
+    pub deadline: Option<Moment>,
+    /// The protocol's `priority`: 0 for the model's default, else 1 is the most urgent.
+    pub priority: u64,
+}
+
+/// The answer to one inference request.
+#[derive(Clone, Debug)]
+pub struct InferResponse {
+    /// The model's name.
+    pub model: Arc<str>,
+    /// The version that answered.
+    pub version: u64,
+    /// The request's id.
+    pub id: String,
+    /// The outputs wanted, in the order wanted.
+    pub outputs: Vec<OutputTensor>,
+}
+
+/// One output of a response.
+#[derive(Clone, Debug)]
+pub struct OutputTensor {
+    /// Its name in the model.
+    pub name: Arc<str>,
+    /// Its contents.
+    pub tensor: Tensor,
+}

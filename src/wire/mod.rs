@@ -1,0 +1,14 @@
+//! Protobuf messages to the server's own terms and back.
+//! Uses `proto`, `serving`'s request and response, `model` and `tensor`.
+//! Never asks a model, a queue or a clock: what a message says is all there is.
+
+mod config;
+mod contents;
+mod request;
+mod response;
+mod statistics;
+
+pub use config::model_config;
+pub use request::{Asked, infer_request, refuse_parameters};
+pub use response::{infer_response, model_metadata};
+pub use statistics::model_statistics;

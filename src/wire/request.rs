@@ -1,0 +1,269 @@
+//! A `ModelInferRequest` to the server's own request.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::contents;
+use crate::proto::infer_parameter::ParameterChoice;
+use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use crate::proto::{InferParameter, ModelInferRequest};
+use crate::serving::{InferRequest, NamedTensor};
+use crate::status::{Code, Status};
+use crate::tensor::{Dtype, Shape, Tensor};
+
+type Parameters = HashMap<String, InferParameter>;
+
+/// A request, and what its parameters ask for beside the inference.
+#[derive(Debug)]
+pub struct Asked {
+    /// The request, without a deadline.
+    pub request: InferRequest,
+    /// The `timeout` parameter.
+    pub timeout: Option<Duration>,
+    /// Whether responses of a stream are to say that they are the last of their request.
+    pub final_response_flag: bool,
+}
+
+/// Parameters that change an answer and belong to parts of the protocol that are not offered:
+/// leaving them unheard would give a wrong answer.
+const NOT_OFFERED: [(&str, &str); 5] = [
+    ("sequence_id", "stateful models"),
+    ("shared_memory_region", "shared memory"),
+    ("classification", "the classification extension"),
+    ("binary_data_output", "the HTTP binary extension"),
+    ("binary_data_size", "the HTTP binary extension"),
+];
+
+/// Decodes a request. Tensors sent raw share the message's buffer.
+pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
+    refuse_parameters(&message.parameters)?;
+    let (priority, timeout) = scheduling(&message.parameters)?;
+    let inputs = inputs(message.inputs, message.raw_input_contents)?;
+    Ok(Asked {
+        request: InferRequest {
+            model: message.model_name,
+            version: message.model_version,
+            id: message.id,
+            inputs,
+            outputs: outputs(message.outputs)?,
+            deadline: None,
+            priority,
+        },
+        timeout,
+        final_response_flag: is_true(&message.parameters, "triton_enable_empty_final_response"),
+    })
+}
+
+/// Refuses parameters of parts of the protocol that are not offered.
+pub fn refuse_parameters(parameters: &Parameters) -> Result<(), Status> {
+    if parameters.is_empty() {
+        return Ok(());
+    }
+    for (name, part) in NOT_OFFERED {
+        let set = parameters
+            .get(name)
+            .is_some_and(|parameter| !is_zero(parameter));
+        if set {
+            return Err(Status::new(
+                Code::Unimplemented,
+                format!("parameter {name:?}: {part} are not offered by this version"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Clients send `sequence_id = 0` to say that there is no sequence.
+fn is_zero(parameter: &InferParameter) -> bool {
+    match &parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) => *number == 0,
+        Some(ParameterChoice::Uint64Param(number)) => *number == 0,
+        Some(ParameterChoice::BoolParam(flag)) => !flag,
+        Some(ParameterChoice::StringParam(text)) => text.is_empty(),
+        Some(ParameterChoice::DoubleParam(_)) => false,
+        None => true,
+    }
+}
+
+fn is_true(parameters: &Parameters, name: &str) -> bool {
+    let choice = parameters
+        .get(name)
+        .and_then(|parameter| parameter.parameter_choice.as_ref());
+    matches!(choice, Some(ParameterChoice::BoolParam(true)))
+}
+
+fn scheduling(parameters: &Parameters) -> Result<(u64, Option<Duration>), Status> {
+    if parameters.is_empty() {
+        return Ok((0, None));
+    }
+    let priority = whole_number(parameters, "priority")?.unwrap_or(0);
+    let timeout = whole_number(parameters, "timeout")?
+        .filter(|microseconds| *microseconds > 0)
+        .map(Duration::from_micros);
+    Ok((priority, timeout))
+}
+
+fn whole_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Status> {
+    let Some(parameter) = parameters.get(name) else {
+        return Ok(None);
+    };
+    let number = match &parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) => u64::try_from(*number).ok(),
+        Some(ParameterChoice::Uint64Param(number)) => Some(*number),
+        Some(ParameterChoice::StringParam(text)) => text.parse().ok(),
+        _ => None,
+    };
+    number.map(Some).ok_or_else(|| {
+        Status::invalid(format!(
+            "parameter {name:?} is not a whole number of at least 0"
+        ))
+    })
+}
+
+fn inputs(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTensor>, Status> {
+    if raw.is_empty() {
+        return inputs.into_iter().map(typed_input).collect();
+    }
+    if raw.len() != inputs.len() {
+        return Err(Status::invalid(format!(
+            "raw_input_contents has {} entries for {} inputs; each input needs one, in order",
+            raw.len(),
+            inputs.len()
+        )));
+    }
+    inputs
+        .into_iter()
+        .zip(raw)
+        .map(|(input, data)| {
+            if input.contents.is_some() {
+                return Err(Status::invalid(format!(
+                    "input {:?} has typed contents and raw contents; send one of them",
+                    input.name
+                )));
+            }
+            named(input, |_, _| Ok(data))
+        })
+        .collect()
+}
+
+fn typed_input(mut input: InferInputTensor) -> Result<NamedTensor, Status> {
+    let contents = input.contents.take().unwrap_or_default();
+    named(input, |name, dtype| {
+        contents::raw(dtype, &contents)
+            .map_err(|error| Status::invalid(format!("input {name:?}: {error}")))
+    })
+}
+
+fn named(
+    input: InferInputTensor,
+    data: impl FnOnce(&str, Dtype) -> Result<Bytes, Status>,
+) -> Result<NamedTensor, Status> {
+    refuse_parameters(&input.parameters)?;
+    let dtype = Dtype::from_name(&input.datatype).ok_or_else(|| {
+        let names: Vec<_> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+        let found: String = input.datatype.chars().take(32).collect();
+        Status::invalid(format!(
+            "input {:?} has datatype {found:?}; there are {}",
+            input.name,
+            names.join(", ")
+        ))
+    })?;
+    let data = data(&input.name, dtype)?;
+    Ok(NamedTensor {
+        tensor: Tensor {
+            dtype,
+            shape: Shape::new(&input.shape),
+            data,
+        },
+        name: input.name,
+    })
+}
+
+fn outputs(outputs: Vec<InferRequestedOutputTensor>) -> Result<Vec<String>, Status> {
+    outputs
+        .into_iter()
+        .map(|output| {
+            refuse_parameters(&output.parameters)?;
+            Ok(output.name)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::InferTensorContents;
+
+    fn parameter(choice: ParameterChoice) -> InferParameter {
+        InferParameter {
+            parameter_choice: Some(choice),
+        }
+    }
+
+    fn input(contents: Option<InferTensorContents>) -> InferInputTensor {
+        InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1],
+            contents,
+            ..InferInputTensor::default()
+        }
+    }
+
+    #[test]
+    fn raw_contents_are_shared() {
+        let raw = Bytes::from(vec![0, 0, 128, 63]);
+        let message = ModelInferRequest {
+            inputs: vec![input(None)],
+            raw_input_contents: vec![raw.clone()],
+            ..ModelInferRequest::default()
+        };
+        let asked = infer_request(message).unwrap();
+        assert_eq!(asked.request.inputs[0].tensor.data.as_ptr(), raw.as_ptr());
+    }
+
+    #[test]
+    fn contents_come_one_way() {
+        let message = ModelInferRequest {
+            inputs: vec![input(Some(InferTensorContents::default()))],
+            raw_input_contents: vec![Bytes::from_static(&[0; 4])],
+            ..ModelInferRequest::default()
+        };
+        let error = infer_request(message).unwrap_err();
+        assert_eq!(
+            error.message,
+            r#"input "x" has typed contents and raw contents; send one of them"#
+        );
+        let message = ModelInferRequest {
+            inputs: vec![input(None), input(None)],
+            raw_input_contents: vec![Bytes::from_static(&[0; 4])],
+            ..ModelInferRequest::default()
+        };
+        let error = infer_request(message).unwrap_err();
+        assert_eq!(
+            error.message,
+            "raw_input_contents has 1 entries for 2 inputs; each input needs one, in order"
+        );
+    }
+
+    #[test]
+    fn parameters_are_heard_or_refused() {
+        let ask = |name: &str, choice| {
+            let parameters = HashMap::from([(name.to_owned(), parameter(choice))]);
+            infer_request(ModelInferRequest {
+                parameters,
+                ..ModelInferRequest::default()
+            })
+        };
+        let asked = ask("timeout", ParameterChoice::Int64Param(2500)).unwrap();
+        assert_eq!(asked.timeout, Some(Duration::from_micros(2500)));
+        let asked = ask("priority", ParameterChoice::Uint64Param(2)).unwrap();
+        assert_eq!(asked.request.priority, 2);
+        assert!(ask("timeout", ParameterChoice::Int64Param(-1)).is_err());
+        assert!(ask("sequence_id", ParameterChoice::Int64Param(0)).is_ok());
+        let refused = ask("sequence_id", ParameterChoice::Int64Param(7)).unwrap_err();
+        assert_eq!(refused.code, Code::Unimplemented);
+    }
+}

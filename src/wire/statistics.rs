@@ -1,0 +1,52 @@
+//! What a version has done, in the protocol's form.
+
+use std::time::Duration;
+
+use crate::proto::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
+use crate::serving::{BatchCounts, Count, Version};
+
+/// What a version has done since it was loaded.
+pub fn model_statistics(version: &Version) -> ModelStatistics {
+    let statistics = version.statistics();
+    ModelStatistics {
+        name: version.id.model.to_string(),
+        version: version.id.version.to_string(),
+        last_inference: statistics.last_run_milliseconds,
+        inference_count: statistics.rows,
+        execution_count: statistics.batches,
+        inference_stats: Some(InferStatistics {
+            success: duration(statistics.success),
+            fail: duration(statistics.failure),
+            queue: duration(statistics.queue),
+            compute_input: duration(statistics.stack),
+            compute_infer: duration(statistics.execute),
+            compute_output: duration(statistics.slice),
+            // There is no cache yet; clients read these without asking whether they are there.
+            cache_hit: duration(Count::default()),
+            cache_miss: duration(Count::default()),
+        }),
+        batch_stats: statistics
+            .by_batch_size
+            .iter()
+            .map(|(rows, counts)| batch(*rows, counts))
+            .collect(),
+        ..ModelStatistics::default()
+    }
+}
+
+fn batch(rows: usize, counts: &BatchCounts) -> InferBatchStatistics {
+    InferBatchStatistics {
+        batch_size: rows as u64,
+        compute_input: duration(counts.stack),
+        compute_infer: duration(counts.execute),
+        compute_output: duration(counts.slice),
+    }
+}
+
+fn duration(count: Count) -> Option<StatisticDuration> {
+    let nanoseconds = |total: Duration| u64::try_from(total.as_nanos()).unwrap_or(u64::MAX);
+    Some(StatisticDuration {
+        count: count.count,
+        ns: nanoseconds(count.total),
+    })
+}

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Makes the models that the tests serve, into tests/models/<name>/1/model.onnx.
+
+Each is the smallest model that shows one thing a server can get wrong: an element type, a
+dimension, rows that are not independent. They are kept in the repository, so that the tests need
+no Python; the same pins always write the same bytes.
+"""
+
+from pathlib import Path
+
+import numpy
+from onnx import TensorProto, checker, helper, numpy_helper
+
+HERE = Path(__file__).resolve().parent
+
+# Old enough for every ONNX Runtime that Jitney can load.
+OPSET = 17
+IR_VERSION = 8
+
+DTYPES = [
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE", "STRING",
+]
+# What the protocol calls them, where it differs from ONNX.
+PROTOCOL_NAMES = {"FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT": "fp32", "DOUBLE": "fp64"}
+
+
+def main():
+    for model in [
+        identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
+        tiny_mlp(), unbatched_softmax(), fixed_shape(), scalar_out(),
+    ]:
+        path = HERE / model.graph.name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        print(f"{path.relative_to(HERE)}: {path.stat().st_size} bytes")
+
+
+def identity_fp32():
+    """Answers what it was asked, so that a test knows which rows are whose."""
+    return model(
+        "identity_fp32",
+        [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])],
+        [value("INPUT0", "FLOAT", ["batch", "n"])],
+        [value("OUTPUT0", "FLOAT", ["batch", "n"])],
+    )
+
+
+def identity_all():
+    """Answers what it was asked in every element type, of which a request has to give all."""
+    names = [PROTOCOL_NAMES.get(dtype, dtype.lower()) for dtype in DTYPES]
+    return model(
+        "identity_all",
+        [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in names],
+        [value(f"in_{name}", dtype, ["batch", 2]) for name, dtype in zip(names, DTYPES)],
+        [value(f"out_{name}", dtype, ["batch", 2]) for name, dtype in zip(names, DTYPES)],
+    )
+
+
+def string_identity():
+    """Strings alone: their elements have no fixed size, on the wire or in a batch."""
+    return model(
+        "string_identity",
+        [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])],
+        [value("INPUT0", "STRING", ["batch", 1])],
+        [value("OUTPUT0", "STRING", ["batch", 1])],
+    )
+
+
+def add_sub():
+    """Two inputs and two outputs, as the "simple" model in Triton's client examples."""
+    return model(
+        "add_sub",
+        [
+            helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+            helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+        ],
+        [value(name, "INT32", ["batch", 16]) for name in ["INPUT0", "INPUT1"]],
+        [value(name, "INT32", ["batch", 16]) for name in ["OUTPUT0", "OUTPUT1"]],
+    )
+
+
+def variable_shape():
+    """Rows of a length that varies: only those of one length can be in one batch."""
+    return model(
+        "variable_shape",
+        [
+            helper.make_node("Mul", ["x", "two"], ["y"]),
+            helper.make_node("ReduceSum", ["x", "along_sequence"], ["sum"], keepdims=0),
+        ],
+        [value("x", "FLOAT", ["batch", "sequence"])],
+        [value("y", "FLOAT", ["batch", "sequence"]), value("sum", "FLOAT", ["batch"])],
+        {"two": numpy.float32(2), "along_sequence": numpy.array([1], numpy.int64)},
+    )
+
+
+def tiny_mlp():
+    """Arithmetic that batching could upset: each row's answer depends on all of that row."""
+    random = numpy.random.default_rng(20)
+
+    def weights(*shape):
+        return random.uniform(-0.5, 0.5, shape).astype(numpy.float32)
+
+    return model(
+        "tiny_mlp",
+        [
+            helper.make_node("Gemm", ["x", "weight0", "bias0"], ["hidden"]),
+            helper.make_node("Relu", ["hidden"], ["active"]),
+            helper.make_node("Gemm", ["active", "weight1", "bias1"], ["y"]),
+        ],
+        [value("x", "FLOAT", ["batch", 16])],
+        [value("y", "FLOAT", ["batch", 4])],
+        {
+            "weight0": weights(16, 32), "bias0": weights(32),
+            "weight1": weights(32, 4), "bias1": weights(4),
+        },
+    )
+
+
+def unbatched_softmax():
+    """A first dimension that varies but does not count rows: its elements depend on each other."""
+    return model(
+        "unbatched_softmax",
+        [helper.make_node("Softmax", ["x"], ["y"], axis=0)],
+        [value("x", "FLOAT", ["n"])],
+        [value("y", "FLOAT", ["n"])],
+    )
+
+
+def fixed_shape():
+    """No dimension that varies, so nothing to batch along."""
+    return model(
+        "fixed_shape",
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [value("x", "FLOAT", [2, 3])],
+        [value("y", "FLOAT", [2, 3])],
+    )
+
+
+def scalar_out():
+    """An output without dimensions, which still has one element."""
+    return model(
+        "scalar_out",
+        [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],
+        [value("x", "FLOAT", [3])],
+        [value("y", "FLOAT", [])],
+    )
+
+
+def value(name, dtype, shape):
+    """An input or output; a dimension given as text varies, under that name."""
+    return helper.make_tensor_value_info(name, TensorProto.DataType.Value(dtype), shape)
+
+
+def model(name, nodes, inputs, outputs, constants=None):
+    """A checked model of these nodes, whose doc string is its maker's."""
+    graph = helper.make_graph(
+        nodes, name, inputs, outputs,
+        [numpy_helper.from_array(numpy.asarray(array), constant)
+         for constant, array in (constants or {}).items()],
+        doc_string=globals()[name].__doc__,
+    )
+    made = helper.make_model(
+        graph, producer_name="jitney-tests", ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)])
+    checker.check_model(made, full_check=True)
+    return made
+
+
+if __name__ == "__main__":
+    main()
