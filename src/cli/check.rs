@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use crate::config::{RawServer, ServerConfig};
+use crate::config::{RawServer, write_model_policy};
 use crate::model::{Batching, VersionId};
 use crate::server::Machine;
 use crate::serving::{Catalog, Loader, Repository};
@@ -28,7 +28,6 @@ impl Check {
             .iter()
             .filter(|name| !sound(name, &repository, &loader))
             .count();
-        settings(&config);
         if wrong > 0 {
             bail!("{wrong} of {} models would not be served", names.len());
         }
@@ -51,7 +50,10 @@ fn sound(name: &str, repository: &Repository, loader: &Loader) -> bool {
         println!("{name}: WRONG\n{}", folder.nothing_to_serve());
         return false;
     }
-    println!("{name}: {:#?}", folder.policy);
+    println!("{name}: resolved model.toml");
+    for line in write_model_policy(&folder.policy).lines() {
+        println!("  {line}");
+    }
     let mut all = true;
     for version in versions {
         let id = VersionId {
@@ -81,8 +83,4 @@ fn sound(name: &str, repository: &Repository, loader: &Loader) -> bool {
         }
     }
     all
-}
-
-fn settings(config: &ServerConfig) {
-    println!("server: {config:#?}");
 }

@@ -69,6 +69,7 @@ fn about(server: &Server) {
         .collect();
     println!("jitney {}", env!("CARGO_PKG_VERSION"));
     println!("devices: {}", devices.join(", "));
+    println!("ONNX Runtime from {}", machine.library.path().display());
     println!("gRPC on {} (plaintext)", server.address());
 }
 

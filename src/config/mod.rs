@@ -15,7 +15,7 @@ mod spelling;
 mod written;
 
 pub use device::{UnknownDevice, parse_device};
-pub use model::read_model_policy;
+pub use model::{read_model_policy, write_model_policy};
 pub use raw::RawServer;
 pub use report::{Problem, Report};
 pub use server::{ModelControl, ServerConfig};

@@ -1,5 +1,7 @@
 //! `model.toml`: how one model is to be served.
 
+mod write;
+
 use std::path::Path;
 
 use toml::de::DeValue;
@@ -8,6 +10,8 @@ use super::reader::{Table, read_document};
 use super::report::Report;
 use super::rule::{DEVICE, OneOf, OptionText, Parsed, Whole, milliseconds, whole, whole_from};
 use super::simulated;
+pub use write::write_model_policy;
+
 use crate::model::{
     BackendPolicy, BatchAxis, BatchPolicy, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
     OptimizationLevel, QueuePolicy, VersionPolicy, WarmUpPolicy, WarmUpShape,

@@ -1,7 +1,7 @@
 //! CUDA GPUs by the driver API, whose library is looked for at run time.
 //!
 //! Kept thin: each function is one or two calls of the driver, after its documentation
-//! (https://docs.nvidia.com/cuda/cuda-driver-api). Not run on a GPU yet; the tests below run where
+//! (<https://docs.nvidia.com/cuda/cuda-driver-api>). Not run on a GPU yet; the tests below run where
 //! there is one and say so where there is none.
 
 use std::ffi::c_void;

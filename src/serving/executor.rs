@@ -19,6 +19,9 @@ use crate::tensor::{Shape, Slicer, Tensor};
 const LEAST_BACKOFF: Duration = Duration::from_millis(50);
 const MOST_BACKOFF: Duration = Duration::from_secs(5);
 
+/// The largest staging buffer that is kept for the next batch.
+const MOST_KEPT: usize = 64 << 20;
+
 /// Makes an instance of the model anew, on the device that it had.
 pub(super) type Remake = Box<dyn FnMut() -> Result<Box<dyn Executor>, LoadError> + Send>;
 
@@ -99,6 +102,7 @@ impl ExecutorThread {
         let executor = &mut self.executor;
         let outcome = catch_unwind(AssertUnwindSafe(|| executor.run(&inputs)));
         drop(inputs);
+        self.staging.trim();
         let outputs = match outcome {
             Ok(Ok(outputs)) => outputs,
             Ok(Err(RunError::Failed(reason))) => {
@@ -285,6 +289,18 @@ impl Staging {
                 },
             })
             .collect()
+    }
+
+    /// Gives back buffers that one very large batch has left behind.
+    fn trim(&mut self) {
+        for buffer in &mut self.buffers {
+            if buffer
+                .as_ref()
+                .is_some_and(|buffer| buffer.as_slice().len() > MOST_KEPT)
+            {
+                *buffer = None;
+            }
+        }
     }
 
     fn staged(&self, index: usize, length: usize) -> &[u8] {

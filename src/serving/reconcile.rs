@@ -246,6 +246,8 @@ impl Reconciler {
                 folder
             }
             Err(RepositoryError::NoModel { .. }) if known.loaded.is_empty() => {
+                // A client can ask for any name; none of them may cost memory.
+                self.known_models().remove(name);
                 return Err(Status::not_found(format!(
                     "there is no model {name:?} in the repository"
                 )));

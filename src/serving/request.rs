@@ -29,8 +29,6 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// When the answer is worthless.
     pub deadline: Option<Moment>,
-    /// The protocol's `priority`: 0 for the model's default, else 1 is the most urgent.
-    pub priority: u64,
 }
 
 /// The answer to one inference request.

@@ -14,6 +14,9 @@ const GUESS: i64 = 8;
 /// How far apart the same row may be alone and together, relative to its size: reordered sums.
 const TOLERANCE: f64 = 1e-2;
 
+/// The most bytes that warm-up makes up for one run: rows are left out rather than memory taken.
+const MOST_BYTES: usize = 64 << 20;
+
 /// What the trial found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -33,9 +36,12 @@ pub(super) fn warm_up(
     max_batch_size: usize,
 ) -> Result<(), RunError> {
     let signature = executor.signature().clone();
-    let sizes: &[usize] = if batched { &[1, max_batch_size] } else { &[1] };
+    let one = made_up(&signature, policy, 1, batched, 0);
+    let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
+    let most = (MOST_BYTES / bytes.max(1)).clamp(1, max_batch_size);
+    let sizes = if batched { vec![1, most] } else { vec![1] };
     for rows in sizes {
-        let inputs = made_up(&signature, policy, *rows, batched, 0);
+        let inputs = made_up(&signature, policy, rows, batched, 0);
         for _ in 0..policy.runs {
             run(executor, &inputs)?;
         }

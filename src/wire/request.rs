@@ -39,7 +39,7 @@ const NOT_OFFERED: [(&str, &str); 5] = [
 /// Decodes a request. Tensors sent raw share the message's buffer.
 pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
     refuse_parameters(&message.parameters)?;
-    let (priority, timeout) = scheduling(&message.parameters)?;
+    let timeout = timeout(&message.parameters)?;
     let inputs = inputs(message.inputs, message.raw_input_contents)?;
     Ok(Asked {
         request: InferRequest {
@@ -49,7 +49,6 @@ pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
             inputs,
             outputs: outputs(message.outputs)?,
             deadline: None,
-            priority,
         },
         timeout,
         final_response_flag: is_true(&message.parameters, "triton_enable_empty_final_response"),
@@ -94,15 +93,16 @@ fn is_true(parameters: &Parameters, name: &str) -> bool {
     matches!(choice, Some(ParameterChoice::BoolParam(true)))
 }
 
-fn scheduling(parameters: &Parameters) -> Result<(u64, Option<Duration>), Status> {
+/// The `timeout` parameter, in microseconds. `priority` must be a number too; there is one level.
+fn timeout(parameters: &Parameters) -> Result<Option<Duration>, Status> {
     if parameters.is_empty() {
-        return Ok((0, None));
+        return Ok(None);
     }
-    let priority = whole_number(parameters, "priority")?.unwrap_or(0);
-    let timeout = whole_number(parameters, "timeout")?
+    whole_number(parameters, "priority")?;
+    let microseconds = whole_number(parameters, "timeout")?;
+    Ok(microseconds
         .filter(|microseconds| *microseconds > 0)
-        .map(Duration::from_micros);
-    Ok((priority, timeout))
+        .map(Duration::from_micros))
 }
 
 fn whole_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Status> {
@@ -259,8 +259,8 @@ mod tests {
         };
         let asked = ask("timeout", ParameterChoice::Int64Param(2500)).unwrap();
         assert_eq!(asked.timeout, Some(Duration::from_micros(2500)));
-        let asked = ask("priority", ParameterChoice::Uint64Param(2)).unwrap();
-        assert_eq!(asked.request.priority, 2);
+        assert!(ask("priority", ParameterChoice::Uint64Param(2)).is_ok());
+        assert!(ask("priority", ParameterChoice::BoolParam(true)).is_err());
         assert!(ask("timeout", ParameterChoice::Int64Param(-1)).is_err());
         assert!(ask("sequence_id", ParameterChoice::Int64Param(0)).is_ok());
         let refused = ask("sequence_id", ParameterChoice::Int64Param(7)).unwrap_err();

@@ -1,7 +1,7 @@
 //! Execution providers: registered or refused, never silently replaced.
 //!
 //! Options are handed on as `model.toml` has them; their names are in ONNX Runtime's documentation
-//! of each provider (https://onnxruntime.ai/docs/execution-providers).
+//! of each provider (<https://onnxruntime.ai/docs/execution-providers>).
 
 use ::ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ::ort::session::builder::SessionBuilder;

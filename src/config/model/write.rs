@@ -1,0 +1,186 @@
+//! A policy as the `model.toml` that means it: what `jitney check` shows.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::model::{
+    BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
+    OptimizationLevel, SimulatedPolicy, TensorSpec, VersionPolicy,
+};
+
+/// The `model.toml` that means `policy`, with every default written out.
+pub fn write_model_policy(policy: &ModelPolicy) -> String {
+    let mut table = Table::new();
+    let mut put = |key: &str, value: Value| drop(table.insert(key.to_owned(), value));
+    put("max_batch_size", whole(policy.batch.max_batch_size));
+    put("batch_axis", axis(policy.batch.axis).into());
+    put(
+        "max_queue_delay_ms",
+        milliseconds(policy.batch.max_queue_delay),
+    );
+    put("max_queue_size", whole(policy.queue.max_queue_size));
+    if let Some(deadline) = policy.queue.default_deadline {
+        put("default_deadline_ms", milliseconds(deadline));
+    }
+    put("versions", versions(&policy.versions));
+    if !policy.instances.is_empty() {
+        put("instances", list(policy.instances.iter().map(instance)));
+    }
+    let shapes = policy.warm_up.shapes.iter().map(|shape| {
+        let dimensions = shape.dimensions.iter().map(|size| Value::Integer(*size));
+        (shape.input.clone(), list(dimensions))
+    });
+    let mut warm_up = Table::from_iter([("runs".to_owned(), whole(policy.warm_up.runs))]);
+    if !policy.warm_up.shapes.is_empty() {
+        warm_up.insert("shapes".to_owned(), Value::Table(shapes.collect()));
+    }
+    put("warm_up", Value::Table(warm_up));
+    match &policy.backend {
+        BackendPolicy::OnnxRuntime(options) => put("onnxruntime", onnxruntime(options)),
+        BackendPolicy::Simulated(simulated) => put("simulated", self::simulated(simulated)),
+    }
+    table.to_string()
+}
+
+fn whole(number: usize) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn bytes(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn milliseconds(duration: Duration) -> Value {
+    Value::Float(duration.as_secs_f64() * 1e3)
+}
+
+fn list(values: impl Iterator<Item = Value>) -> Value {
+    Value::Array(values.collect())
+}
+
+fn axis(axis: BatchAxis) -> &'static str {
+    match axis {
+        BatchAxis::Auto => "auto",
+        BatchAxis::First => "first",
+        BatchAxis::Unbatched => "none",
+    }
+}
+
+fn versions(policy: &VersionPolicy) -> Value {
+    let one = |key: &str, value| Value::Table(Table::from_iter([(key.to_owned(), value)]));
+    match policy {
+        VersionPolicy::All => "all".into(),
+        VersionPolicy::Latest(count) => one("latest", whole(*count)),
+        VersionPolicy::Specific(versions) => one(
+            "specific",
+            list(versions.iter().map(|version| bytes(*version))),
+        ),
+    }
+}
+
+fn instance(group: &InstanceGroup) -> Value {
+    let mut table = Table::from_iter([("count".to_owned(), whole(group.count))]);
+    if let Some(device) = device(&group.device) {
+        table.insert("device".to_owned(), device.into());
+    }
+    if let Some(threads) = group.threads {
+        table.insert("threads".to_owned(), whole(threads));
+    }
+    Value::Table(table)
+}
+
+fn device(choice: &DeviceChoice) -> Option<String> {
+    Some(match choice {
+        DeviceChoice::Default => return None,
+        DeviceChoice::Auto => "auto".to_owned(),
+        DeviceChoice::Cpu => "cpu".to_owned(),
+        DeviceChoice::CudaAll => "cuda".to_owned(),
+        DeviceChoice::Cuda(number) => format!("cuda:{number}"),
+        DeviceChoice::Simulated(number) => format!("simulated:{number}"),
+    })
+}
+
+fn onnxruntime(policy: &OnnxRuntimePolicy) -> Value {
+    let level = match policy.optimization {
+        OptimizationLevel::Disable => "disable",
+        OptimizationLevel::Basic => "basic",
+        OptimizationLevel::Extended => "extended",
+        OptimizationLevel::All => "all",
+    };
+    let mut table = Table::from_iter([("optimization".to_owned(), level.into())]);
+    let free_form = [("session", &policy.session), ("cuda", &policy.cuda)];
+    for (key, entries) in free_form
+        .into_iter()
+        .filter(|(_, entries)| !entries.is_empty())
+    {
+        table.insert(key.to_owned(), options(entries));
+    }
+    if let Some(entries) = &policy.tensorrt {
+        table.insert("tensorrt".to_owned(), options(entries));
+    }
+    Value::Table(table)
+}
+
+fn options(entries: &[(String, String)]) -> Value {
+    let entries = entries.iter().cloned();
+    Value::Table(entries.map(|(key, value)| (key, value.into())).collect())
+}
+
+fn simulated(policy: &SimulatedPolicy) -> Value {
+    let mut table = Table::from_iter([
+        ("inputs".to_owned(), list(policy.inputs.iter().map(tensor))),
+        (
+            "outputs".to_owned(),
+            list(policy.outputs.iter().map(tensor)),
+        ),
+        ("fixed_ms".to_owned(), milliseconds(policy.fixed)),
+        ("per_row_ms".to_owned(), milliseconds(policy.per_row)),
+        ("load_ms".to_owned(), milliseconds(policy.load)),
+        ("memory_bytes".to_owned(), bytes(policy.memory_bytes)),
+        (
+            "device_memory_bytes".to_owned(),
+            bytes(policy.device_memory_bytes),
+        ),
+        ("fail_every".to_owned(), bytes(policy.fail_every)),
+        ("panic_every".to_owned(), bytes(policy.panic_every)),
+    ]);
+    if let Some(file) = &policy.lost_while_exists {
+        table.insert(
+            "lost_while_exists".to_owned(),
+            file.to_string_lossy().into_owned().into(),
+        );
+    }
+    Value::Table(table)
+}
+
+fn tensor(spec: &TensorSpec) -> Value {
+    let shape = spec.protocol_shape().into_iter().map(Value::Integer);
+    Value::Table(Table::from_iter([
+        ("name".to_owned(), spec.name.clone().into()),
+        ("dtype".to_owned(), spec.dtype.name().into()),
+        ("shape".to_owned(), list(shape)),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::read_model_policy;
+
+    #[test]
+    fn what_is_written_means_the_same() {
+        for source in [
+            "",
+            "max_batch_size = 7\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
+            "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",
+        ] {
+            let file = Path::new("model.toml");
+            let policy = read_model_policy(file, source).unwrap();
+            let written = write_model_policy(&policy);
+            assert_eq!(read_model_policy(file, &written), Ok(policy), "{written}");
+        }
+    }
+}
