@@ -61,7 +61,7 @@ impl Engine {
             queued => queued,
         }
         .map_err(|refused| self.refusal(&version, refused))?;
-        let outputs = self.wait(&mut seat, now, deadline).await?;
+        let outputs = self.wait(&mut seat, now, deadline, request.alone).await?;
         Ok(response(&version, request.id, outputs, &checked.outputs))
     }
 
@@ -70,13 +70,14 @@ impl Engine {
         seat: &mut Seat,
         arrived: Moment,
         deadline: Option<Moment>,
+        alone: bool,
     ) -> Result<Vec<Tensor>, Status> {
         let Some(deadline) = deadline else {
-            return seat.answer().await;
+            return seat.answer(alone).await;
         };
         tokio::select! {
             biased;
-            answer = seat.answer() => answer,
+            answer = seat.answer(alone) => answer,
             () = self.clock.sleep_until(deadline) => Err(late(self.clock.now() - arrived)),
         }
     }

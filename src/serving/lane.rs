@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::changes::Changes;
+use super::instance::Instance;
 use crate::clock::{Clock, Moment};
-use crate::scheduler::{Batch, Batcher, Item, ItemId, Policy, Rejected, Step};
+use crate::scheduler::{Batcher, Item, ItemId, Policy, Rejected, Step};
 use crate::status::{Code, Status};
 use crate::tensor::Tensor;
 
@@ -63,11 +64,29 @@ pub(super) enum Refused {
     Rejected(Rejected),
 }
 
+/// What a thread is to do next.
+pub(super) enum Next {
+    /// Run the batch that this instance has.
+    Run(Box<Instance>),
+    /// Make this instance whole; it broke for this reason.
+    Mend(Box<Instance>, String),
+    /// The lane is closed and empty.
+    End,
+}
+
+/// Batches that one request may run for others before it hands the instance to a thread.
+const MOST_DRIVEN: usize = 8;
+
 struct Core {
     batcher: Batcher,
     /// By the slot of the item's id.
     jobs: Vec<Option<Job>>,
-    /// Executors that wait for work and have not been woken; never fewer than there are. One that is woken is no longer counted,
+    /// Instances that nobody is running. Boxed because they change hands with every batch.
+    #[allow(clippy::vec_box)]
+    idle: Vec<Box<Instance>>,
+    /// Instances that broke in the hands of a request, and why.
+    broken: Vec<(Box<Instance>, String)>,
+    /// Threads that wait for work and have not been woken; never fewer than there are. One that is woken is no longer counted,
     /// though it has not run yet, so that a burst of requests costs one wake-up and not one each.
     parked: usize,
     /// Executors that can run a batch.
@@ -96,10 +115,11 @@ impl std::fmt::Debug for Lane {
 }
 
 impl Lane {
-    /// An empty lane with `executors` of them about to pull.
+    /// An empty lane whose batches these instances run.
+    #[allow(clippy::vec_box)]
     pub(super) fn new(
         policy: Policy,
-        executors: usize,
+        instances: Vec<Box<Instance>>,
         clock: Arc<dyn Clock>,
         changes: Changes,
     ) -> Arc<Self> {
@@ -108,8 +128,10 @@ impl Lane {
             core: Mutex::new(Core {
                 batcher: Batcher::new(policy),
                 jobs: Vec::new(),
+                alive: instances.len(),
+                idle: instances,
+                broken: Vec::new(),
                 parked: 0,
-                alive: executors,
                 down: String::new(),
                 closed: false,
             }),
@@ -153,7 +175,8 @@ impl Lane {
             ticket: Ticket(sender),
         };
         core.seat(id, job);
-        let wake = core.claim_parked();
+        let quick = core.idle.last().is_some_and(|instance| instance.is_quick());
+        let wake = !quick && core.claim_thread();
         drop(core);
         if wake {
             self.work.notify_one();
@@ -163,35 +186,78 @@ impl Lane {
             id,
             receiver,
             answered: false,
+            quick,
         })
     }
 
-    /// Blocks until a batch leaves and writes it into `jobs`; false when the lane is closed and
-    /// empty, so that there will never be another.
-    pub(super) fn next(&self, batch: &mut Batch, jobs: &mut Vec<Job>) -> bool {
+    /// Blocks until there is something to do for a thread, which gives back the instance it held.
+    pub(super) fn next(&self, held: Option<Box<Instance>>) -> Next {
         let mut core = self.lock();
+        core.idle.extend(held);
         loop {
-            let now = self.clock.now();
-            let step = core.batcher.poll(now, batch);
-            for id in &batch.expired {
-                if let Some(job) = core.unseat(*id) {
-                    job.ticket.answer(Err(late(now.since(job.arrived))));
-                }
+            if let Some((instance, reason)) = core.broken.pop() {
+                return Next::Mend(instance, reason);
             }
-            match step {
+            let Some(mut instance) = core.idle.pop() else {
+                // Requests are running them all.
+                core = self.park(core, None);
+                continue;
+            };
+            let now = self.clock.now();
+            match core.depart(&mut instance, now) {
                 Step::Dispatch => {
-                    jobs.extend(batch.members.iter().filter_map(|id| core.unseat(*id)));
-                    let more = !core.batcher.is_empty() && core.claim_parked();
+                    let more = !core.batcher.is_empty() && core.claim_thread();
                     drop(core);
                     if more {
                         self.work.notify_one();
                     }
-                    return true;
+                    return Next::Run(instance);
                 }
-                Step::Idle if core.closed => return false,
-                Step::Idle => core = self.park(core, None),
-                Step::WaitUntil(moment) => core = self.park(core, Some(moment.since(now))),
+                Step::Idle if core.closed => return Next::End,
+                Step::Idle => {
+                    core.idle.push(instance);
+                    core = self.park(core, None);
+                }
+                Step::WaitUntil(moment) => {
+                    core.idle.push(instance);
+                    core = self.park(core, Some(moment.since(now)));
+                }
             }
+        }
+    }
+
+    /// Runs what is queued on the calling thread, if an instance is idle and quick enough; for as
+    /// long as there is something and it has not been long.
+    fn drive(&self) {
+        let mut core = self.lock();
+        let Some(mut instance) = core.idle.pop_if(|instance| instance.is_quick()) else {
+            return;
+        };
+        for _ in 0..MOST_DRIVEN {
+            if core.depart(&mut instance, self.clock.now()) != Step::Dispatch {
+                break;
+            }
+            drop(core);
+            let health = instance.serve();
+            core = self.lock();
+            if let Err(reason) = health {
+                core.broken.push((instance, reason));
+                self.wake(core);
+                return;
+            }
+        }
+        core.idle.push(instance);
+        if core.closed || !core.batcher.is_empty() {
+            self.wake(core);
+        }
+    }
+
+    /// Wakes a thread to go on with what a request leaves behind.
+    fn wake(&self, mut core: MutexGuard<'_, Core>) {
+        let wake = core.claim_parked();
+        drop(core);
+        if wake {
+            self.work.notify_one();
         }
     }
 
@@ -282,7 +348,25 @@ impl Lane {
 }
 
 impl Core {
-    /// Takes one executor out of those that wait; the caller wakes it.
+    /// Has the next batch leave with `instance`, if one may leave now. Answers whoever is too late.
+    fn depart(&mut self, instance: &mut Instance, now: Moment) -> Step {
+        let Instance { batch, jobs, .. } = instance;
+        let step = self.batcher.poll(now, batch);
+        for id in &batch.expired {
+            if let Some(job) = self.unseat(*id) {
+                job.ticket.answer(Err(late(now.since(job.arrived))));
+            }
+        }
+        jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
+        step
+    }
+
+    /// Takes one thread out of those that wait, if there is an instance for it to run.
+    fn claim_thread(&mut self) -> bool {
+        !self.idle.is_empty() && self.claim_parked()
+    }
+
+    /// Takes one thread out of those that wait; the caller wakes it.
     fn claim_parked(&mut self) -> bool {
         let waiting = self.parked > 0;
         self.parked = self.parked.saturating_sub(1);
@@ -328,11 +412,22 @@ pub(super) struct Seat {
     id: ItemId,
     receiver: oneshot::Receiver<Answer>,
     answered: bool,
+    /// Whether the request's own thread is to run the batch.
+    quick: bool,
 }
 
 impl Seat {
-    /// Waits for the answer.
-    pub(super) async fn answer(&mut self) -> Answer {
+    /// Waits for the answer. If batches are quick, runs one itself rather than wake a thread to do
+    /// it, once every other request that has been received is queued too.
+    pub(super) async fn answer(&mut self, alone: bool) -> Answer {
+        if std::mem::take(&mut self.quick) {
+            if !alone {
+                tokio::task::yield_now().await;
+            }
+            if self.receiver.is_empty() {
+                self.lane.drive();
+            }
+        }
         let answer = (&mut self.receiver).await;
         self.answered = true;
         answer.unwrap_or_else(|_| Err(Status::internal("the executor gave no answer")))

@@ -5,8 +5,9 @@ use std::thread;
 
 use super::catalog::Version;
 use super::changes::Changes;
-use super::executor::{ExecutorThread, Staging};
+use super::executor;
 use super::inputs::InputCheck;
+use super::instance::Instance;
 use super::lane::Lane;
 use super::statistics::Ledger;
 use super::trial::{Verdict, rows_are_independent, warm_up};
@@ -53,7 +54,8 @@ pub struct Loader {
     changes: Changes,
 }
 
-struct Instance {
+/// A model on a device, not yet serving.
+struct Loaded {
     placement: Placement,
     executor: Box<dyn Executor>,
 }
@@ -82,7 +84,7 @@ impl Loader {
         let mut instances = Vec::new();
         for placement in self.placements(&artifact.policy)? {
             let executor = backend.load(artifact, &placement)?;
-            instances.push(Instance {
+            instances.push(Loaded {
                 placement,
                 executor,
             });
@@ -145,11 +147,23 @@ impl Loader {
         artifact: &Artifact,
         signature: Signature,
         batching: Batching,
-        instances: Vec<Instance>,
+        instances: Vec<Loaded>,
     ) -> Result<Version, LoadFailure> {
+        let ledger: Arc<Ledger> = Arc::default();
+        let devices = instances
+            .iter()
+            .map(|one| one.placement.device.id().to_string());
+        let devices: Vec<String> = devices.collect();
+        let number_and_instance = instances.into_iter().enumerate();
+        let instances: Vec<Box<Instance>> = number_and_instance
+            .map(|(number, loaded)| {
+                self.instance(artifact, number, loaded, batching.is_rows(), &ledger)
+            })
+            .collect();
+        let threads = instances.len();
         let lane = Lane::new(
             scheduling(&artifact.policy, &batching),
-            instances.len(),
+            instances,
             Arc::clone(&self.clock),
             self.changes.clone(),
         );
@@ -162,58 +176,49 @@ impl Loader {
                 .collect(),
             check: InputCheck::new(&artifact.id.model, signature.clone(), &batching),
             policy: artifact.policy.clone(),
-            devices: instances
-                .iter()
-                .map(|instance| instance.placement.device.id().to_string())
-                .collect(),
-            ledger: Arc::default(),
+            devices,
+            ledger,
             signature,
             batching,
-            lane,
+            lane: Arc::clone(&lane),
         };
         // If a thread cannot be started, dropping the version closes the lane, which ends the rest.
-        for (number, instance) in instances.into_iter().enumerate() {
-            self.spawn(artifact, &version, number, instance)?;
+        for number in 0..threads {
+            let lane = Arc::clone(&lane);
+            thread::Builder::new()
+                .name(format!("executor-{number}"))
+                .spawn(move || executor::run(&lane))?;
         }
         Ok(version)
     }
 
-    fn spawn(
+    fn instance(
         &self,
         artifact: &Artifact,
-        version: &Version,
         number: usize,
-        instance: Instance,
-    ) -> Result<(), LoadFailure> {
-        let ledger: &Arc<Ledger> = &version.ledger;
+        loaded: Loaded,
+        batched: bool,
+        ledger: &Arc<Ledger>,
+    ) -> Box<Instance> {
         let backend = self.backend(&artifact.policy);
-        let batched = version.batching.is_rows();
-        let (again, placement) = (artifact.clone(), instance.placement.clone());
+        let device = Arc::clone(&loaded.placement.device);
+        let name = format!("{} #{number} on {}", artifact.id, device.id());
+        let (again, placement) = (artifact.clone(), loaded.placement);
         let remake = move || {
             let mut executor = backend.load(&again, &placement)?;
             // Whatever warm-up says, the executor has served before.
             let _ = warm(executor.as_mut(), &again, batched);
             Ok(executor)
         };
-        let thread = ExecutorThread {
-            name: format!(
-                "{} #{number} on {}",
-                artifact.id,
-                instance.placement.device.id()
-            ),
-            lane: Arc::clone(&version.lane),
-            ledger: Arc::clone(ledger),
-            clock: Arc::clone(&self.clock),
-            device: instance.placement.device,
-            executor: instance.executor,
-            remake: Box::new(remake),
+        Instance::new(
+            name,
+            device,
+            loaded.executor,
+            Box::new(remake),
             batched,
-            staging: Staging::default(),
-        };
-        thread::Builder::new()
-            .name(format!("executor-{number}"))
-            .spawn(move || thread.run())?;
-        Ok(())
+            Arc::clone(ledger),
+            Arc::clone(&self.clock),
+        )
     }
 }
 

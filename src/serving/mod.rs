@@ -7,10 +7,12 @@ mod changes;
 mod engine;
 mod executor;
 mod inputs;
+mod instance;
 mod lane;
 mod loading;
 mod reconcile;
 mod request;
+mod staging;
 mod statistics;
 mod trial;
 

@@ -29,6 +29,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// When the answer is worthless.
     pub deadline: Option<Moment>,
+    /// Whether no other request is being received, so that there is nobody to wait for.
+    pub alone: bool,
 }
 
 /// The answer to one inference request.

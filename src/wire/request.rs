@@ -18,7 +18,7 @@ type Parameters = HashMap<String, InferParameter>;
 /// A request, and what its parameters ask for beside the inference.
 #[derive(Debug)]
 pub struct Asked {
-    /// The request, without a deadline.
+    /// The request, without what its call knows: a deadline, and whether it is alone.
     pub request: InferRequest,
     /// The `timeout` parameter.
     pub timeout: Option<Duration>,
@@ -49,6 +49,7 @@ pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
             inputs,
             outputs: outputs(message.outputs)?,
             deadline: None,
+            alone: false,
         },
         timeout,
         final_response_flag: is_true(&message.parameters, "triton_enable_empty_final_response"),

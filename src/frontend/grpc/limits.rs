@@ -87,6 +87,11 @@ impl Held {
         self.gauge.take(bytes)
     }
 
+    /// Whether no other call is in progress.
+    pub(super) fn is_alone(&self) -> bool {
+        self.gauge.calls.load(Ordering::Acquire) <= 1
+    }
+
     /// Gives back the bytes received so far: for streams, whose messages end before they do.
     pub(super) fn give_back(&self, bytes: usize) {
         let mut given = 0;

@@ -61,9 +61,11 @@ pub(super) async fn infer(
     engine: &Engine,
     message: ModelInferRequest,
     call_deadline: Option<Moment>,
+    alone: bool,
 ) -> Result<(ModelInferResponse, bool), crate::status::Status> {
     let asked = wire::infer_request(message)?;
     let mut request = asked.request;
+    request.alone = alone;
     let own = asked.timeout.map(|timeout| engine.clock().now() + timeout);
     request.deadline = match (call_deadline, own) {
         (Some(call), Some(own)) => Some(call.min(own)),
@@ -150,7 +152,9 @@ impl GrpcInferenceService for InferenceService {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let deadline = deadline(&self.engine, request.metadata());
-        let answer = infer(&self.engine, request.into_inner(), deadline).await;
+        let held = request.extensions().get::<Arc<Held>>();
+        let alone = held.is_some_and(|held| held.is_alone());
+        let answer = infer(&self.engine, request.into_inner(), deadline, alone).await;
         let (response, _) = answer.map_err(grpc)?;
         Ok(Response::new(response))
     }

@@ -49,7 +49,7 @@ pub(super) fn stream_infer(
                 let message = message?;
                 let size = message.encoded_len();
                 let id = message.id.clone();
-                let answer = infer(&engine, message, deadline).await;
+                let answer = infer(&engine, message, deadline, false).await;
                 if let Some(held) = held {
                     held.give_back(size);
                 }
