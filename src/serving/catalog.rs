@@ -105,6 +105,18 @@ struct Model {
     reason: String,
 }
 
+impl Model {
+    /// Why a request that names no version finds none.
+    fn nothing_serves(&self, name: &str) -> Status {
+        match self.versions.last_key_value() {
+            Some((version, slot)) if self.reason.is_empty() => {
+                not_ready(name, &version.to_string(), slot.state, &slot.reason)
+            }
+            _ => not_ready(name, "", ModelState::Unavailable, &self.reason),
+        }
+    }
+}
+
 type Models = HashMap<Arc<str>, Model>;
 
 /// What is served at this moment.
@@ -135,9 +147,7 @@ impl Catalog {
                 ..
             }) => Ok(Arc::clone(version)),
             Some(slot) => Err(not_ready(name, version, slot.state, &slot.reason)),
-            None if version.is_empty() => {
-                Err(not_ready(name, "", ModelState::Unavailable, &found.reason))
-            }
+            None if version.is_empty() => Err(found.nothing_serves(name)),
             None => Err(Status::not_found(format!(
                 "model {name:?} has no version {version}; it has {}",
                 join(found.versions.keys())
@@ -154,7 +164,7 @@ impl Catalog {
                 model: Arc::clone(name),
                 version: Some(*version),
                 state: slot.state,
-                reason: slot.reason.clone(),
+                reason: reason_of(model, slot).to_owned(),
             }));
             if model.versions.is_empty() {
                 entries.push(IndexEntry {
@@ -250,6 +260,15 @@ impl Catalog {
         self.change(name, |model| reason.clone_into(&mut model.reason));
     }
 
+    /// Forgets versions that are no longer in the repository and do not serve.
+    pub(super) fn forget_versions_but(&self, name: &Arc<str>, there: &[u64]) {
+        self.change(name, |model| {
+            model
+                .versions
+                .retain(|version, slot| slot.version.is_some() || there.contains(version));
+        });
+    }
+
     /// Forgets a model that is no longer in the repository.
     pub(super) fn forget(&self, name: &str) {
         self.write(|models| {
@@ -279,6 +298,15 @@ impl Catalog {
 fn close(slot: Option<Slot>) {
     if let Some(version) = slot.and_then(|slot| slot.version) {
         version.lane.close();
+    }
+}
+
+/// What there is to say of a version: its own reason, or why a serving one was not replaced.
+fn reason_of<'a>(model: &'a Model, slot: &'a Slot) -> &'a str {
+    if slot.reason.is_empty() && slot.version.is_some() {
+        &model.reason
+    } else {
+        &slot.reason
     }
 }
 

@@ -129,12 +129,14 @@ impl Reconciler {
     /// Unloads a model because a client asks.
     pub async fn unload(&self, model: &str) -> Result<(), Status> {
         self.allow("unload")?;
-        let versions = self.catalog.versions(model)?;
+        // A client can ask for any name; none that is unknown may cost memory.
+        self.catalog.versions(model)?;
         let known = self.known(model);
         let mut known = known.lock().await;
         self.no_longer_missing(model);
         known.loaded.clear();
-        for version in versions {
+        // Looked up under the lock: a load that was under way has put in its version by now.
+        for version in self.catalog.versions(model).unwrap_or_default() {
             self.catalog.retire(&version.id, "unloaded");
             tracing::info!(model = %version.id, "unloaded");
         }
@@ -280,6 +282,7 @@ impl Reconciler {
             };
             let fingerprint = folder.fingerprint(*version);
             if known.loaded.get(version) == Some(&fingerprint) {
+                self.catalog.note(&id, ModelState::Ready, "");
                 continue;
             }
             match self.load_version(folder.artifact(id)).await {
@@ -287,12 +290,16 @@ impl Reconciler {
                 Err(reason) => failures.push(reason),
             }
         }
-        if !failures.is_empty() {
-            return Err(Status::new(Code::FailedPrecondition, failures.join("; ")));
-        }
-        self.retire_all_but(name, &wanted);
-        known.loaded.retain(|version, _| wanted.contains(version));
-        Ok(())
+        self.catalog.note_model(name, "");
+        let result = if failures.is_empty() {
+            self.retire_all_but(name, &wanted);
+            known.loaded.retain(|version, _| wanted.contains(version));
+            Ok(())
+        } else {
+            Err(Status::new(Code::FailedPrecondition, failures.join("; ")))
+        };
+        self.catalog.forget_versions_but(name, &folder.versions());
+        result
     }
 
     async fn load_version(&self, artifact: Artifact) -> Result<(), String> {

@@ -28,7 +28,7 @@ PROTOCOL_NAMES = {"FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT": "fp32", "DOUBL
 def main():
     for model in [
         identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
-        tiny_mlp(), unbatched_softmax(), fixed_shape(), scalar_out(),
+        tiny_mlp(), unbatched_softmax(), fixed_shape(), scalar_out(), gather(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,17 @@ def scalar_out():
         [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],
         [value("x", "FLOAT", [3])],
         [value("y", "FLOAT", [])],
+    )
+
+
+def gather():
+    """Rows looked up in a table of four: an index beyond it fails in the middle of a batch."""
+    return model(
+        "gather",
+        [helper.make_node("Gather", ["table", "indices"], ["y"])],
+        [value("indices", "INT64", ["batch", 1])],
+        [value("y", "FLOAT", ["batch", 1, 2])],
+        {"table": numpy.arange(8, dtype=numpy.float32).reshape(4, 2)},
     )
 
 

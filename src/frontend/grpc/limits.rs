@@ -1,20 +1,23 @@
 //! What is taken in at once: calls, and bytes of requests that have not been answered.
 //!
-//! Both are counted before anything is decoded, so that a flood costs a header each.
+//! Both are counted before anything is decoded, so that a flood costs a header each. A message that
+//! is too large is refused when its length is known, before its bytes are awaited.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
+use smallvec::SmallVec;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::messages::{Messages, TooLarge};
 use super::status::grpc;
 use crate::status::Status;
 
@@ -51,6 +54,7 @@ impl Gauge {
         let held = Arc::new(Held {
             gauge: Arc::clone(self),
             bytes: AtomicUsize::new(0),
+            messages: Mutex::default(),
         });
         let calls = self.calls.fetch_add(1, Ordering::AcqRel);
         if calls < self.limits.max_requests {
@@ -79,6 +83,8 @@ impl Gauge {
 pub(super) struct Held {
     gauge: Arc<Gauge>,
     bytes: AtomicUsize,
+    /// Sizes on the wire of messages that came in whole and were not given back, oldest first.
+    messages: Mutex<SmallVec<[usize; 2]>>,
 }
 
 impl Held {
@@ -92,16 +98,26 @@ impl Held {
         self.gauge.calls.load(Ordering::Acquire) <= 1
     }
 
-    /// Gives back the bytes received so far: for streams, whose messages end before they do.
-    pub(super) fn give_back(&self, bytes: usize) {
-        let mut given = 0;
-        let _ = self
-            .bytes
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
-                given = bytes.min(held);
-                Some(held - given)
-            });
-        self.gauge.bytes.fetch_sub(given, Ordering::AcqRel);
+    /// A message of this size on the wire has come in whole.
+    fn received(&self, bytes: usize) {
+        self.messages().push(bytes);
+    }
+
+    /// Gives back the bytes of the oldest message: for streams, whose messages end before they do.
+    pub(super) fn give_back_message(&self) {
+        let bytes = {
+            let mut messages = self.messages();
+            if messages.is_empty() {
+                return;
+            }
+            messages.remove(0)
+        };
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.gauge.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    fn messages(&self) -> MutexGuard<'_, SmallVec<[usize; 2]>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,9 +186,12 @@ where
             Ok(held) => {
                 let (mut parts, body) = request.into_parts();
                 parts.extensions.insert(Arc::clone(&held));
+                let messages = Messages::new(self.gauge.limits.max_message_bytes);
                 let body = Body::new(MeteredBody {
                     inner: body,
                     held: Arc::clone(&held),
+                    messages,
+                    refused: None,
                 });
                 LimitedFuture::Admitted {
                     future: self.inner.call(Request::from_parts(parts, body)),
@@ -230,6 +249,9 @@ pin_project! {
         #[pin]
         inner: Body,
         held: Arc<Held>,
+        messages: Messages,
+        // Why there is no more after what has been passed on.
+        refused: Option<tonic::Status>,
     }
 }
 
@@ -242,14 +264,28 @@ impl http_body::Body for MeteredBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         let this = self.project();
-        let frame = ready!(this.inner.poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && let Err(status) = this.held.take(data.remaining())
-        {
+        if let Some(status) = this.refused.take() {
+            return Poll::Ready(Some(Err(status)));
+        }
+        let frame = match ready!(this.inner.poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            end => return Poll::Ready(end),
+        };
+        let mut data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+        };
+        if let Err(status) = this.held.take(data.len()) {
             return Poll::Ready(Some(Err(grpc(status))));
         }
-        Poll::Ready(frame)
+        if let Err(TooLarge { at, status }) =
+            this.messages.scan(&data, |size| this.held.received(size))
+        {
+            // What came before it in the same frame is still to be answered.
+            data.truncate(at);
+            *this.refused = Some(grpc(status));
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,8 +1,10 @@
 //! gRPC: the V2 service, health and reflection on one port.
 
 mod connections;
+mod ending;
 mod health;
 mod limits;
+mod messages;
 mod service;
 mod status;
 mod stream;
@@ -21,6 +23,7 @@ use crate::proto::DESCRIPTORS;
 use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::serving::{Engine, Reconciler};
 use connections::connections;
+use ending::Ending;
 use limits::LimitLayer;
 use service::InferenceService;
 
@@ -57,6 +60,7 @@ impl GrpcFrontend {
     ) -> Result<(), tonic::transport::Error> {
         let limits = self.limits;
         let health = self.readiness.service();
+        let ends = self.readiness.ends();
         let service = InferenceService::new(
             self.engine,
             self.reconciler,
@@ -76,8 +80,8 @@ impl GrpcFrontend {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(inference)
             .add_service(health)
-            .add_service(reflection_v1())
-            .add_service(reflection_v1alpha())
+            .add_service(Ending::new(reflection_v1(), ends.clone()))
+            .add_service(Ending::new(reflection_v1alpha(), ends))
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use prost::Message;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
@@ -47,11 +46,10 @@ pub(super) fn stream_infer(
             let held = held.clone();
             async move {
                 let message = message?;
-                let size = message.encoded_len();
                 let id = message.id.clone();
                 let answer = infer(&engine, message, deadline, false).await;
                 if let Some(held) = held {
-                    held.give_back(size);
+                    held.give_back_message();
                 }
                 Ok(match answer {
                     Ok((response, flag)) => answered(response, flag),

@@ -1,0 +1,138 @@
+//! A request whose answer nobody waits for any more is not run.
+
+use std::time::Duration;
+
+use jitney::config::RawServer;
+use jitney::proto::infer_parameter::ParameterChoice;
+use tonic::{Code, Request};
+
+use super::node::{Node, infer, until, within};
+use super::occupant::{Occupant, enqueue};
+use super::repository::{Repository, Simulated};
+use super::request::{assert_echo, rows, with_parameter};
+
+const BATCH: usize = 8;
+
+/// A model whose batches take a minute: nobody sees one end.
+async fn stuck(policy: &str) -> (Repository, Node, Occupant) {
+    busy(
+        &format!("max_batch_size = {BATCH}\n{policy}"),
+        "fixed_ms = 60000",
+    )
+    .await
+}
+
+async fn busy(policy: &str, simulated: &str) -> (Repository, Node, Occupant) {
+    let repository = Repository::new();
+    let model = Simulated {
+        policy,
+        simulated,
+        ..Simulated::default()
+    };
+    repository.simulate("m", model);
+    let node = Node::with(&repository.path(), RawServer::default()).await;
+    let occupant = Occupant::with_deadlines(&node, "m", BATCH).await;
+    (repository, node, occupant)
+}
+
+async fn until_left(node: &Node) {
+    let version = node.version("m");
+    until("the request leaves the queue", || {
+        version.lane.queued() == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_timeout_parameter_ends_the_wait_while_the_executor_is_busy() {
+    let (_repository, node, mut occupant) = stuck("").await;
+    let request = with_parameter(
+        rows("m", 9, 1),
+        "timeout",
+        ParameterChoice::Int64Param(20_000),
+    );
+    let status = node.infer(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(occupant.is_there());
+    until_left(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_deadline_is_for_requests_that_bring_none() {
+    let (_repository, node, mut occupant) = stuck("default_deadline_ms = 20").await;
+    let status = node.infer(rows("m", 9, 1)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    // The occupant brought its own.
+    assert!(occupant.is_there());
+    until_left(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_timeout_takes_a_request_out_of_the_queue() {
+    let (_repository, node, mut occupant) = stuck("").await;
+    let mut request = Request::new(rows("m", 9, 1));
+    request.set_timeout(Duration::from_millis(20));
+    let mut client = node.client();
+    let answer = within("an answer", client.model_infer(request)).await;
+    // tonic's client has a timer of its own, which says CANCELLED.
+    let code = answer.unwrap_err().code();
+    assert!(
+        [Code::DeadlineExceeded, Code::Cancelled].contains(&code),
+        "{code}"
+    );
+    assert!(occupant.is_there());
+    until_left(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_timeout_of_a_stream_is_the_deadline_of_its_requests() {
+    let (_repository, node, mut occupant) = stuck("").await;
+    let mut request = Request::new(tokio_stream::iter([rows("m", 9, 1)]));
+    request.set_timeout(Duration::from_millis(200));
+    let mut client = node.client();
+    let answers = client.model_stream_infer(request).await.unwrap();
+    let answer = within("an answer", answers.into_inner().message()).await;
+    let message = answer.unwrap().unwrap().error_message;
+    assert!(message.contains("deadline"), "{message}");
+    assert!(occupant.is_there());
+    until_left(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_that_has_passed_is_refused_before_the_queue() {
+    let (_repository, node, mut occupant) = stuck("").await;
+    let request = with_parameter(rows("m", 9, 1), "timeout", ParameterChoice::Int64Param(1));
+    let status = node.infer(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(occupant.is_there());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_those_who_went_away_are_never_run() {
+    let policy = format!("max_batch_size = {BATCH}");
+    let (_repository, node, occupant) = busy(&policy, "fixed_ms = 400").await;
+    let stays = enqueue(&node, [rows("m", 7, 2)]).await;
+    let goes = tokio::spawn(infer(node.client(), rows("m", 8, 3)));
+    let version = node.version("m");
+    until("the other waits too", || version.lane.queued() == 3).await;
+    goes.abort();
+    until("who went away leaves the queue", || {
+        version.lane.queued() == 2
+    })
+    .await;
+    let late = with_parameter(
+        rows("m", 9, 1),
+        "timeout",
+        ParameterChoice::Int64Param(1_000),
+    );
+    let status = node.infer(late).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    for (sent, answer) in stays.join_all().await {
+        assert_echo(&answer.unwrap(), &sent);
+    }
+    let occupied = occupant.rows as u64;
+    occupant.leaves().await;
+    let statistics = node.statistics("m").await;
+    assert_eq!(statistics.inference_count, occupied + 2);
+    assert_eq!(statistics.execution_count, 3);
+}

@@ -1,0 +1,30 @@
+//! The whole server over real sockets: what a client and an operator can rely on.
+//!
+//! Every test starts a server of its own on a free port. Expectations are closed-form: an echo of
+//! what was sent, a count of rows, a status. Nothing here is true only on a fast machine: what has
+//! to happen is awaited, and the one bound on time says only that a test hangs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)] // all of this is a test, helpers too
+
+mod alignment;
+mod batch;
+mod deadline;
+mod fault;
+mod mutation;
+mod node;
+mod occupant;
+mod overload;
+mod poison;
+mod reload;
+mod repository;
+mod request;
+mod shutdown;
+mod start;
+mod stream;
+mod traffic;
+mod watch;

@@ -1,0 +1,179 @@
+//! Versions are swapped under load, and a version that does not load changes nothing.
+
+use jitney::config::RawServer;
+use jitney::proto::{ModelInferRequest, ModelInferResponse};
+use tonic::Code;
+
+use super::node::{Node, within};
+use super::repository::{Repository, Simulated};
+use super::request::{assert_doubled, assert_echo, rows, sequence};
+use super::traffic::Traffic;
+
+const NUMBERS: [f32; 3] = [1.0, 2.0, 4.0];
+
+async fn explicit(repository: &Repository, models: &[&str]) -> Node {
+    let settings = RawServer {
+        model_control: Some("explicit".to_owned()),
+        load_model: models.iter().map(|model| (*model).to_owned()).collect(),
+        ..RawServer::default()
+    };
+    Node::with(&repository.path(), settings).await
+}
+
+async fn version_that_answers(node: &Node) -> String {
+    let answer = node.infer(sequence(&NUMBERS)).await.unwrap();
+    assert_doubled(&answer, &NUMBERS);
+    answer.model_version
+}
+
+fn doubled(answer: &ModelInferResponse, _: &ModelInferRequest) {
+    assert_doubled(answer, &NUMBERS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_versions_take_over_without_one_failed_request() {
+    let repository = Repository::new();
+    repository.add("variable_shape", 1);
+    let node = explicit(&repository, &["variable_shape"]).await;
+    let mut traffic = Traffic::start(&node, sequence(&NUMBERS), doubled);
+    for version in 2..=6 {
+        traffic.flows(50).await;
+        repository.add("variable_shape", version);
+        node.load("variable_shape").await.unwrap();
+        assert_eq!(version_that_answers(&node).await, version.to_string());
+    }
+    traffic.flows(50).await;
+    traffic.stops().await;
+    assert!(!node.is_ready("variable_shape", "5").await);
+    assert!(node.is_ready("variable_shape", "6").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_replaced_in_place_while_its_queue_is_full() {
+    let repository = Repository::new();
+    let simulate = |fixed_ms: usize| {
+        let simulated = Simulated {
+            policy: "max_batch_size = 2",
+            simulated: &format!("fixed_ms = {fixed_ms}"),
+            ..Simulated::default()
+        };
+        repository.simulate("m", simulated);
+    };
+    simulate(5);
+    let node = explicit(&repository, &["m"]).await;
+    let mut traffic = Traffic::start(&node, rows("m", 1, 1), assert_echo);
+    for fixed_ms in [6, 7, 8, 9, 10] {
+        traffic.flows(20).await;
+        let before = node.version("m");
+        simulate(fixed_ms);
+        node.load("m").await.unwrap();
+        assert!(!std::sync::Arc::ptr_eq(&before, &node.version("m")));
+    }
+    traffic.flows(20).await;
+    traffic.stops().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_version_leaves_the_old_one_serving() {
+    let repository = Repository::new();
+    repository.add("variable_shape", 1);
+    let node = explicit(&repository, &["variable_shape"]).await;
+    repository.add_file("variable_shape", 2, b"not a model");
+    let status = node.load("variable_shape").await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(
+        status.message().contains("variable_shape/2/model.onnx"),
+        "{status:?}"
+    );
+    assert_eq!(version_that_answers(&node).await, "1");
+    let corrupt = node.index_of("variable_shape", "2").await.unwrap();
+    assert_eq!(corrupt.state, "UNAVAILABLE");
+    assert!(
+        corrupt.reason.contains("variable_shape/2/model.onnx"),
+        "{corrupt:?}"
+    );
+    let old = node.index_of("variable_shape", "1").await.unwrap();
+    assert_eq!(old.state, "READY");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_version_that_is_taken_away_is_forgotten() {
+    let repository = Repository::new();
+    repository.add("variable_shape", 1);
+    let node = explicit(&repository, &["variable_shape"]).await;
+    repository.add_file("variable_shape", 2, b"not a model");
+    node.load("variable_shape").await.unwrap_err();
+    std::fs::remove_dir_all(repository.folder("variable_shape").join("2")).unwrap();
+    node.load("variable_shape").await.unwrap();
+    assert_eq!(version_that_answers(&node).await, "1");
+    let corrupt = node.index_of("variable_shape", "2").await;
+    assert_eq!(corrupt.map(|entry| entry.reason), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_mistake_of_a_model_toml_is_told_and_the_old_one_kept() {
+    let repository = Repository::new();
+    repository.add("variable_shape", 1);
+    let node = explicit(&repository, &["variable_shape"]).await;
+    repository.configure(
+        "variable_shape",
+        "max_batch_size = 0\nversion = 3\nbatch_axis = 1",
+    );
+    let status = node.load("variable_shape").await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    for mistake in [
+        "toml:1: max_batch_size",
+        "toml:2: version",
+        "toml:3: batch_axis",
+    ] {
+        assert!(status.message().contains(mistake), "{mistake}: {status:?}");
+    }
+    assert_eq!(version_that_answers(&node).await, "1");
+    repository.configure("variable_shape", "max_batch_size = 5");
+    node.load("variable_shape").await.unwrap();
+    assert_eq!(node.version("variable_shape").max_batch_size(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unloaded_is_refused_until_it_is_loaded_again() {
+    let repository = Repository::new();
+    repository.add("variable_shape", 1);
+    let node = explicit(&repository, &["variable_shape"]).await;
+    for _ in 0..2 {
+        assert_eq!(version_that_answers(&node).await, "1");
+        node.unload("variable_shape").await.unwrap();
+        let status = node.infer(sequence(&NUMBERS)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        let entry = node.index_of("variable_shape", "1").await.unwrap();
+        assert_eq!(
+            (entry.state.as_str(), entry.reason.as_str()),
+            ("UNAVAILABLE", "unloaded")
+        );
+        node.load("variable_shape").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unload_during_a_load_has_the_last_word() {
+    let repository = Repository::new();
+    let simulated = Simulated {
+        simulated: "load_ms = 300",
+        ..Simulated::default()
+    };
+    repository.simulate("m", simulated);
+    let node = explicit(&repository, &[]).await;
+    let mut loader = node.client();
+    let request = jitney::proto::RepositoryModelLoadRequest {
+        model_name: "m".to_owned(),
+        ..Default::default()
+    };
+    let load = tokio::spawn(async move { loader.repository_model_load(request).await });
+    node.changes_until("the model loads", async || {
+        let entry = node.index_of("m", "1").await;
+        entry.is_some_and(|entry| entry.state == "LOADING")
+    })
+    .await;
+    node.unload("m").await.unwrap();
+    within("the load", load).await.unwrap().unwrap();
+    assert!(!node.is_ready("m", "").await);
+}
