@@ -26,6 +26,7 @@ setup: tools ## Fetch ONNX Runtime's shared library, once
 .PHONY: run
 run: setup ## Build the server and serve the sample models
 	cargo build --release --locked
+	@test -f $(MINILM) || echo "the sentence encoder is not built yet: make minilm adds it (90 MB)"
 	exec $(TARGET)/release/jitney serve examples/models
 
 .PHONY: models
@@ -43,6 +44,8 @@ $(MINILM): examples/minilm/make.py scripts/requirements-models.txt | tools
 .PHONY: test
 test: setup venv minilm ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
+	cargo build --locked
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
 
 .PHONY: bench
 bench: setup minilm ## Run the benchmarks

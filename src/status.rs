@@ -95,6 +95,13 @@ impl Status {
             retry_after: Some(retry_after),
         }
     }
+
+    /// The same, saying first what it is about.
+    #[must_use]
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
 }
 
 impl fmt::Display for Status {

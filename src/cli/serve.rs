@@ -122,12 +122,14 @@ fn examples(address: SocketAddr, version: &Version) {
     println!("try it:");
     match grpcurl_inputs(&version.signature) {
         Some(inputs) => println!(
-            "  grpcurl -plaintext -d '{{\"model_name\":\"{model}\",\"inputs\":[{inputs}]}}' \
-             {address} inference.GRPCInferenceService/ModelInfer"
+            "  grpcurl -plaintext -d {} {address} inference.GRPCInferenceService/ModelInfer",
+            quoted(&format!(
+                "{{\"model_name\":\"{model}\",\"inputs\":[{inputs}]}}"
+            ))
         ),
         None => println!(
-            "  grpcurl -plaintext -d '{{\"name\":\"{model}\"}}' {address} \
-             inference.GRPCInferenceService/ModelMetadata"
+            "  grpcurl -plaintext -d {} {address} inference.GRPCInferenceService/ModelMetadata",
+            quoted(&format!("{{\"name\":\"{model}\"}}"))
         ),
     }
     println!("  {}", python(address, version));
@@ -163,7 +165,7 @@ fn grpcurl_input(spec: &TensorSpec) -> Option<String> {
     };
     let contents = vec![element; count].join(",");
     Some(format!(
-        "{{\"name\":\"{}\",\"datatype\":\"{}\",\"shape\":{shape:?},\"contents\":{{\"{field}\":[{contents}]}}}}",
+        "{{\"name\":{:?},\"datatype\":\"{}\",\"shape\":{shape:?},\"contents\":{{\"{field}\":[{contents}]}}}}",
         spec.name, spec.dtype
     ))
 }
@@ -179,7 +181,7 @@ fn python(address: SocketAddr, version: &Version) -> String {
             dtype => format!("np.ones({shape:?}, t.triton_to_np_dtype(\"{dtype}\"))"),
         };
         code.push_str(&format!(
-            "x = t.InferInput(\"{}\", {shape:?}, \"{}\"); x.set_data_from_numpy({array}); i.append(x); ",
+            "x = t.InferInput({:?}, {shape:?}, \"{}\"); x.set_data_from_numpy({array}); i.append(x); ",
             spec.name, spec.dtype
         ));
     }
@@ -189,8 +191,28 @@ fn python(address: SocketAddr, version: &Version) -> String {
         .first()
         .map_or("", |spec| spec.name.as_str());
     code.push_str(&format!(
-        "print(c.infer(\"{}\", i).as_numpy(\"{output}\"))",
+        "print(c.infer(\"{}\", i).as_numpy({output:?}))",
         version.id.model
     ));
-    format!("python3 -c '{code}'")
+    format!("python3 -c {}", quoted(&code))
+}
+
+/// One word to a shell, whatever the names in a model's file are.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_one_word() {
+        let hostile = "it's; $(date) `date` \" \\ ";
+        let line = format!("printf %s {}", quoted(hostile));
+        let shell = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .output();
+        assert_eq!(shell.unwrap().stdout, hostile.as_bytes());
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What was typed: the flags of `jitney serve`, and the environment where a flag is absent.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct RawServer {
-    /// Folder of models: PATH/MODEL/model.onnx or PATH/MODEL/VERSION/model.onnx.
+    /// Folder of models: PATH/MODEL/VERSION/model.onnx, such as models/digits/1/model.onnx.
     ///
     /// A model's folder may also hold a model.toml that says how it is served.
     #[arg(value_name = "PATH", env = "JITNEY_REPOSITORY")]

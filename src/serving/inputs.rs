@@ -125,10 +125,10 @@ impl InputCheck {
         let Some(size) = tensor.dtype.size() else {
             return self.check_bytes(spec, tensor, count);
         };
-        let expected = count.checked_mul(size);
-        if expected != Some(tensor.data.len()) {
+        let expected = count.saturating_mul(size);
+        if expected != tensor.data.len() {
             return Err(self.wrong(format!(
-                "input {:?} of shape {} takes {count} elements of {size} bytes, and {} bytes came",
+                "input {:?} of shape {} takes {expected} bytes ({count} elements of {size}), and {} came",
                 spec.name,
                 tensor.shape,
                 tensor.data.len()
@@ -388,7 +388,7 @@ mod tests {
         let short = refusal(|request| request.inputs[2].tensor.data.truncate(11));
         assert_eq!(
             short,
-            r#"model "m": input "ids" of shape [2,3] takes 6 elements of 2 bytes, and 11 bytes came"#
+            r#"model "m": input "ids" of shape [2,3] takes 12 bytes (6 elements of 2), and 11 came"#
         );
         let words = refusal(|request| request.inputs[0].tensor.data = words(3).into());
         assert_eq!(

@@ -38,16 +38,19 @@ const NOT_OFFERED: [(&str, &str); 5] = [
 
 /// Decodes a request. Tensors sent raw share the message's buffer.
 pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
-    refuse_parameters(&message.parameters)?;
-    let timeout = timeout(&message.parameters)?;
-    let inputs = inputs(message.inputs, message.raw_input_contents)?;
+    let model = message.model_name;
+    let about = |status: Status| status.about(format_args!("model {model:?}"));
+    refuse_parameters(&message.parameters).map_err(about)?;
+    let timeout = timeout(&message.parameters).map_err(about)?;
+    let inputs = inputs(message.inputs, message.raw_input_contents).map_err(about)?;
+    let outputs = outputs(message.outputs).map_err(about)?;
     Ok(Asked {
         request: InferRequest {
-            model: message.model_name,
+            model,
             version: message.model_version,
             id: message.id,
             inputs,
-            outputs: outputs(message.outputs)?,
+            outputs,
             deadline: None,
             alone: false,
         },
@@ -228,6 +231,7 @@ mod tests {
     #[test]
     fn contents_come_one_way() {
         let message = ModelInferRequest {
+            model_name: "m".to_owned(),
             inputs: vec![input(Some(InferTensorContents::default()))],
             raw_input_contents: vec![Bytes::from_static(&[0; 4])],
             ..ModelInferRequest::default()
@@ -235,9 +239,10 @@ mod tests {
         let error = infer_request(message).unwrap_err();
         assert_eq!(
             error.message,
-            r#"input "x" has typed contents and raw contents; send one of them"#
+            r#"model "m": input "x" has typed contents and raw contents; send one of them"#
         );
         let message = ModelInferRequest {
+            model_name: "m".to_owned(),
             inputs: vec![input(None), input(None)],
             raw_input_contents: vec![Bytes::from_static(&[0; 4])],
             ..ModelInferRequest::default()
@@ -245,7 +250,7 @@ mod tests {
         let error = infer_request(message).unwrap_err();
         assert_eq!(
             error.message,
-            "raw_input_contents has 1 entries for 2 inputs; each input needs one, in order"
+            r#"model "m": raw_input_contents has 1 entries for 2 inputs; each input needs one, in order"#
         );
     }
 

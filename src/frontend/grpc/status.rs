@@ -7,8 +7,17 @@ use crate::status::Status;
 /// The trailer by which gRPC clients with a retry policy learn when to try again, in milliseconds.
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
+/// Bytes of a message that are sent. Clients take headers of a few kilobytes, and what a status
+/// quotes can be as long as the request that it is about.
+const MOST_MESSAGE: usize = 2048;
+
 /// A status as gRPC sends it.
-pub(super) fn grpc(status: Status) -> tonic::Status {
+pub(super) fn grpc(mut status: Status) -> tonic::Status {
+    if status.message.len() > MOST_MESSAGE {
+        let end = status.message.floor_char_boundary(MOST_MESSAGE);
+        status.message.truncate(end);
+        status.message.push_str("...");
+    }
     let code = tonic::Code::from_i32(status.code.grpc());
     let Some(retry_after) = status.retry_after else {
         return tonic::Status::new(code, status.message);
@@ -20,4 +29,17 @@ pub(super) fn grpc(status: Status) -> tonic::Status {
         answer.metadata_mut().insert(RETRY_PUSHBACK, value);
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let sent = grpc(Status::invalid("a".to_owned() + &"é".repeat(MOST_MESSAGE)));
+        assert_eq!(sent.code(), tonic::Code::InvalidArgument);
+        assert_eq!(sent.message().len(), MOST_MESSAGE - 1 + 3);
+        assert!(sent.message().ends_with("é..."));
+    }
 }

@@ -1,0 +1,56 @@
+"""The sentence encoder: batches of requests agree with each request alone, and with ONNX Runtime."""
+
+import asyncio
+
+import numpy
+import onnxruntime
+import pytest
+import tritonclient.grpc.aio as triton_aio
+
+from server import HANG, ROOT
+from tensors import given
+
+TOLERANCE = 1e-4
+LENGTHS = [8, 32, 17]
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    """Word pieces of made-up sentences of three lengths, some of them padded."""
+    random = numpy.random.default_rng(4)
+
+    def sentence(length):
+        mask = numpy.ones([1, length], numpy.int64)
+        mask[0, random.integers(length // 2, length + 1):] = 0
+        return {
+            "input_ids": random.integers(1000, 30_000, [1, length]) * mask,
+            "attention_mask": mask,
+            "token_type_ids": numpy.zeros_like(mask),
+        }
+
+    return [sentence(LENGTHS[number % len(LENGTHS)]) for number in range(48)]
+
+
+def test_batched_and_alone_agree_with_onnxruntime(examples, sentences):
+    session = onnxruntime.InferenceSession(
+        ROOT / "examples" / "models" / "minilm" / "1" / "model.onnx",
+        providers=["CPUExecutionProvider"])
+    expected = numpy.concatenate([session.run(None, sentence)[0] for sentence in sentences])
+
+    async def ask():
+        async with triton_aio.InferenceServerClient(examples.address) as client:
+
+            async def one(sentence):
+                inputs = [given(name, array) for name, array in sentence.items()]
+                result = await client.infer("minilm", inputs)
+                return result.as_numpy("sentence_embedding")
+
+            alone = [await one(sentence) for sentence in sentences]
+            batched = await asyncio.gather(*(one(sentence) for sentence in sentences))
+            [model] = (await client.get_inference_statistics("minilm")).model_stats
+            return alone, batched, [batch.batch_size for batch in model.batch_stats]
+
+    alone, batched, sizes = asyncio.run(asyncio.wait_for(ask(), HANG))
+    assert max(sizes) > 1
+    numpy.testing.assert_allclose(numpy.concatenate(alone), expected, rtol=0, atol=TOLERANCE)
+    numpy.testing.assert_allclose(numpy.concatenate(batched), expected, rtol=0, atol=TOLERANCE)
