@@ -28,7 +28,7 @@ command -v cc >/dev/null ||
 
 if ! command -v "$python" >/dev/null; then
     miss "$python" \
-        "install Python 3.9 or later (on Debian or Ubuntu: apt install python3 python3-pip)"
+        "install Python 3.10 or later (on Debian or Ubuntu: apt install python3 python3-pip)"
 elif ! "$python" -c 'import pip' 2>/dev/null; then
     miss "pip for $python" "install it (on Debian or Ubuntu: apt install python3-pip)"
 fi

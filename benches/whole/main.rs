@@ -116,11 +116,21 @@ async fn in_turn(
     Ok(pairs)
 }
 
+fn counted(connections: usize) -> String {
+    match connections {
+        1 => "1 connection".to_owned(),
+        several => format!("{several} connections"),
+    }
+}
+
 async fn overhead(table: &mut Table) -> anyhow::Result<()> {
     for (connections, in_flight) in [(1, 64), (4, 64)] {
         let pairs = in_turn(&tiny(), connections, in_flight).await?;
         table.add(Row::share(
-            &format!("tiny model, {in_flight} in flight, {connections} connections: requests/s as a share of a bare echo"),
+            &format!(
+                "tiny model, {in_flight} in flight over {}: requests/s as a share of a bare echo",
+                counted(connections)
+            ),
             &pairs,
             "0.8",
         ));
@@ -132,7 +142,10 @@ async fn large(table: &mut Table) -> anyhow::Result<()> {
     for connections in [1, 4] {
         let pairs = in_turn(&identity(600 * 1024 / 4), connections, 8).await?;
         table.add(Row::share(
-            &format!("600 KiB identity, 8 in flight, {connections} connections: requests/s as a share of a bare echo"),
+            &format!(
+                "600 KiB identity, 8 in flight over {}: requests/s as a share of a bare echo",
+                counted(connections)
+            ),
             &pairs,
             "0.85",
         ));

@@ -86,7 +86,7 @@ struct Core {
     idle: Vec<Box<Instance>>,
     /// Instances that broke in the hands of a request, and why.
     broken: Vec<(Box<Instance>, String)>,
-    /// Threads that wait for work and have not been woken; never fewer than there are. One that is woken is no longer counted,
+    /// Threads that wait for work and have not been woken. One that is woken is no longer counted,
     /// though it has not run yet, so that a burst of requests costs one wake-up and not one each.
     parked: usize,
     /// Executors that can run a batch.
@@ -231,6 +231,10 @@ impl Lane {
     fn drive(&self) {
         let mut core = self.lock();
         let Some(mut instance) = core.idle.pop_if(|instance| instance.is_quick()) else {
+            // One that is not quick may be idle, and whoever had it then was not told of this.
+            if !core.idle.is_empty() && !core.batcher.is_empty() {
+                self.wake(core);
+            }
             return;
         };
         for _ in 0..MOST_DRIVEN {
