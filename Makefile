@@ -44,7 +44,7 @@ $(MINILM): examples/minilm/make.py scripts/requirements-models.txt | tools
 .PHONY: test
 test: setup venv minilm ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
-	cargo build --locked
+	cargo build --workspace --locked
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
 
 .PHONY: bench
