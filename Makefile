@@ -51,6 +51,10 @@ test: setup venv minilm ## Run every test: the server's and the clients'
 bench: setup minilm ## Run the benchmarks
 	cargo bench --locked
 
+.PHONY: sim
+sim: tools ## Simulate the scheduler beside other rules and the bounds
+	cargo run --release --locked -p jitney-simulation -- docs/scheduling
+
 .PHONY: fmt
 fmt: tools ## Format the code
 	cargo fmt --all

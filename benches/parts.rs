@@ -21,10 +21,11 @@ fn decision(criterion: &mut Criterion) {
         ("one shape, deadlines", 1, true),
         ("64 shapes, deadlines", 64, true),
     ] {
-        let mut batcher = Batcher::new(Policy {
+        let policy = Policy {
             max_queue_size: 2 * QUEUED as usize,
             ..Policy::default()
-        });
+        };
+        let mut batcher = Batcher::new(policy, &[1]);
         let mut arrivals = 0_u64;
         let mut arrive = |batcher: &mut Batcher| {
             arrivals += 1;
@@ -34,6 +35,7 @@ fn decision(criterion: &mut Criterion) {
             let item = Item {
                 rows: 1,
                 class: ShapeClass(arrivals % classes),
+                level: 0,
                 deadline: deadlines
                     .then(|| now + Duration::from_secs(3600) + Duration::from_nanos(slack)),
             };
@@ -50,7 +52,7 @@ fn decision(criterion: &mut Criterion) {
                 let now = arrive(&mut batcher);
                 owed += 1;
                 if owed == 32 {
-                    black_box(batcher.poll(now, &mut batch));
+                    black_box(batcher.poll(now, 0, &mut batch));
                     owed -= batch.rows;
                 }
             });

@@ -26,6 +26,12 @@ impl Moment {
         self.0
     }
 
+    /// The moment this much earlier; the clock's origin if there is none.
+    pub const fn before(self, duration: Duration) -> Self {
+        // Longer than a clock can count is before its origin in any case.
+        Self(self.0.saturating_sub(duration.as_nanos() as u64))
+    }
+
     /// Time since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

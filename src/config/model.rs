@@ -58,10 +58,12 @@ fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
     let size = table.value("max_batch_size", whole(1..=65_536));
     let axis = table.value("batch_axis", AXES);
     let delay = table.value("max_queue_delay_ms", milliseconds(0.0..=60_000.0));
+    let preferred = table.list("preferred_batch_sizes", whole(1..=65_536));
     BatchPolicy {
         axis: axis.unwrap_or(default.axis),
         max_batch_size: size.unwrap_or(default.max_batch_size),
         max_queue_delay: delay.unwrap_or(default.max_queue_delay),
+        preferred_sizes: preferred.unwrap_or(default.preferred_sizes),
     }
 }
 
@@ -69,9 +71,11 @@ fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {
     let default = QueuePolicy::default();
     let size = table.value("max_queue_size", whole(1..=1_000_000));
     let deadline = table.value("default_deadline_ms", milliseconds(0.001..=86_400_000.0));
+    let priority = table.value("default_priority", whole(1..=QueuePolicy::LOWEST));
     QueuePolicy {
         max_queue_size: size.unwrap_or(default.max_queue_size),
         default_deadline: deadline.or(default.default_deadline),
+        default_priority: priority.unwrap_or(default.default_priority),
     }
 }
 

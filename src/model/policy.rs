@@ -28,7 +28,10 @@ pub struct BatchPolicy {
     /// The most rows in one batch; at least 1.
     pub max_batch_size: usize,
     /// How long a batch that is not full may wait for company while an executor is free.
+    /// If not zero, in place of what the scheduler would find itself.
     pub max_queue_delay: Duration,
+    /// With such a delay: rows with which a batch leaves before it is over.
+    pub preferred_sizes: Vec<usize>,
 }
 
 impl Default for BatchPolicy {
@@ -37,6 +40,7 @@ impl Default for BatchPolicy {
             axis: BatchAxis::Auto,
             max_batch_size: 32,
             max_queue_delay: Duration::ZERO,
+            preferred_sizes: Vec::new(),
         }
     }
 }
@@ -60,6 +64,13 @@ pub struct QueuePolicy {
     pub max_queue_size: usize,
     /// The deadline of a request that brings none, counted from its arrival.
     pub default_deadline: Option<Duration>,
+    /// The priority of a request that brings none: 1 is the most urgent, [`Self::LOWEST`] the least.
+    pub default_priority: u32,
+}
+
+impl QueuePolicy {
+    /// The least urgent priority.
+    pub const LOWEST: u32 = 10;
 }
 
 impl Default for QueuePolicy {
@@ -67,6 +78,7 @@ impl Default for QueuePolicy {
         Self {
             max_queue_size: 1024,
             default_deadline: None,
+            default_priority: 5,
         }
     }
 }

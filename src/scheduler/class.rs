@@ -3,7 +3,7 @@
 use super::slots::{Rank, Slots};
 use super::{ItemId, ShapeClass};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ClassQueue {
     pub(super) class: ShapeClass,
     pub(super) rows: usize,

@@ -61,34 +61,49 @@ mod tests {
     use crate::clock::Moment;
     use crate::scheduler::{Batch, Batcher, Item, ItemId, Policy, Rejected, ShapeClass, Step};
 
+    /// Two groups, of which the second is slower.
+    const EXECUTORS: [usize; 2] = [2, 1];
+    const MARGIN: Duration = Duration::from_nanos(1);
+
     #[derive(Clone, Debug)]
     enum Event {
         Arrive {
             rows: usize,
             class: u64,
             patience: Option<u64>,
+            level: u32,
         },
         Cancel(usize),
         Pass(u64),
-        ExecutorFree,
+        ExecutorFree(usize),
+        Completed(usize, usize, u64),
+        Alive(usize),
     }
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            4 => (0usize..6, 0u64..3, proptest::option::of(0u64..40))
-                .prop_map(|(rows, class, patience)| Event::Arrive { rows, class, patience }),
+            6 => (0usize..6, 0u64..3, proptest::option::of(0u64..40), 0u32..3)
+                .prop_map(|(rows, class, patience, level)| Event::Arrive { rows, class, patience, level }),
             1 => (0usize..64).prop_map(Event::Cancel),
             2 => (0u64..20).prop_map(Event::Pass),
-            3 => Just(Event::ExecutorFree),
+            4 => (0usize..2).prop_map(Event::ExecutorFree),
+            2 => (0usize..2, 1usize..8, 1u64..30)
+                .prop_map(|(group, rows, took)| Event::Completed(group, rows, took)),
+            1 => (0usize..3).prop_map(Event::Alive),
         ]
     }
 
     fn policy() -> impl Strategy<Value = Policy> {
-        (1usize..8, 1usize..20, 0u64..15).prop_map(|(batch, queue, delay)| Policy {
-            max_batch_size: batch,
-            max_queue_size: queue,
-            max_queue_delay: Duration::from_nanos(delay),
-            patience: Duration::from_nanos(25),
+        (1usize..8, 1usize..20, prop_oneof![Just(0), 0u64..15]).prop_map(|(batch, queue, delay)| {
+            Policy {
+                max_batch_size: batch,
+                max_queue_size: queue,
+                max_queue_delay: Duration::from_nanos(delay),
+                preferred_sizes: if delay % 2 == 0 { vec![] } else { vec![3] },
+                patience: Duration::from_nanos(25),
+                level_step: Duration::from_nanos(30),
+                margin: MARGIN,
+            }
         })
     }
 
@@ -102,43 +117,66 @@ mod tests {
     impl Oracle {
         fn arrive(&mut self, batcher: &mut Batcher, item: Item) {
             let policy = batcher.policy().clone();
-            let expected = if self.waiting.len() >= policy.max_queue_size {
-                Err(Rejected::Full)
-            } else if item.rows == 0 || item.rows > policy.max_batch_size {
-                Err(Rejected::Rows)
-            } else if item.deadline.is_some_and(|deadline| deadline <= self.now) {
-                Err(Rejected::Late)
-            } else {
-                Ok(())
-            };
             let admitted = batcher.admit(self.now, item);
-            assert_eq!(admitted.map(|_| ()), expected);
-            if let Ok(id) = admitted {
-                let again = self.waiting.insert(id, (item, self.now, self.admitted));
-                assert!(again.is_none(), "an id given twice");
-                self.admitted += 1;
+            let passed = item.deadline.is_some_and(|deadline| deadline <= self.now);
+            match admitted {
+                Err(Rejected::Rows) => {
+                    assert!(item.rows == 0 || item.rows > policy.max_batch_size);
+                }
+                Err(Rejected::Full) => assert!(self.waiting.len() >= policy.max_queue_size),
+                Err(Rejected::Late(expected)) => self.is_late(&item, expected),
+                Ok(admitted) => {
+                    assert!(!passed, "admitted late");
+                    assert!(admitted.leaves >= self.now);
+                    let entry = (item, self.now, self.admitted);
+                    let again = self.waiting.insert(admitted.id, entry);
+                    assert!(again.is_none(), "an id given twice");
+                    self.admitted += 1;
+                }
             }
         }
 
-        fn poll(&mut self, batcher: &mut Batcher, batch: &mut Batch) {
-            let step = batcher.poll(self.now, batch);
-            for id in &batch.expired {
-                let (item, ..) = self.waiting.remove(id).expect("expired once");
-                assert!(item.deadline.expect("has a deadline") <= self.now);
+        fn is_late(&self, item: &Item, expected: Duration) {
+            let deadline = item.deadline.expect("only deadlines can be missed");
+            let left = deadline.since(self.now);
+            assert!(
+                left <= MARGIN || !expected.is_zero(),
+                "condemned without a reason"
+            );
+        }
+
+        fn poll(&mut self, batcher: &mut Batcher, group: usize, batch: &mut Batch) {
+            let step = batcher.poll(self.now, group, batch);
+            for late in &batch.late {
+                let (item, ..) = self.waiting.remove(&late.id).expect("late once");
+                self.is_late(&item, late.expected);
             }
             match step {
                 Step::Dispatch => self.departed(batcher, batch),
                 Step::Idle => assert!(self.waiting.is_empty(), "work was left waiting"),
-                Step::WaitUntil(moment) => {
-                    assert!(batch.members.is_empty());
-                    assert!(moment > self.now);
-                    assert!(
-                        !batcher.policy().max_queue_delay.is_zero(),
-                        "waits without reason"
-                    );
-                    assert!(moment <= self.now + batcher.policy().max_queue_delay);
-                }
+                Step::WaitUntil(moment) => self.waits(batcher, group, moment),
             }
+        }
+
+        /// Nobody waits past the time to leave: not longer than an explicit delay, and without one
+        /// not past the deadline, and not at all without a deadline.
+        fn waits(&self, batcher: &mut Batcher, group: usize, moment: Moment) {
+            assert!(moment > self.now);
+            let delay = batcher.policy().max_queue_delay;
+            if delay.is_zero() {
+                let reasons = self.waiting.values().filter_map(|(item, ..)| item.deadline);
+                let last = reasons.max().expect("somebody has a reason to wait");
+                assert!(moment <= last);
+            } else {
+                assert!(moment <= self.now + delay);
+            }
+            // The wait ends.
+            let mut again = Batch::default();
+            let mut copy = batcher.clone();
+            assert!(
+                copy.poll(moment, group, &mut again) != Step::WaitUntil(moment),
+                "waits for ever"
+            );
         }
 
         fn departed(&mut self, batcher: &Batcher, batch: &Batch) {
@@ -155,6 +193,7 @@ mod tests {
                 left.iter().map(|(item, ..)| item.rows).sum::<usize>()
             );
             let class = left[0].0.class;
+            assert_eq!(class, batch.class);
             for (item, ..) in &left {
                 assert_eq!(item.class, class, "strangers in a batch");
                 assert!(
@@ -165,22 +204,26 @@ mod tests {
             self.first_come(class, &left);
         }
 
-        /// Without deadlines nobody overtakes within a class.
+        /// Without deadlines nobody overtakes within a class and a level.
         fn first_come(&self, class: ShapeClass, left: &[(Item, Moment, u64)]) {
-            let plain = |item: &Item| item.class == class && item.deadline.is_none();
-            let last = left
-                .iter()
-                .filter(|(item, ..)| plain(item))
-                .map(|(.., n)| *n)
-                .max();
-            let first = self
-                .waiting
-                .values()
-                .filter(|(item, ..)| plain(item))
-                .map(|(.., n)| *n)
-                .min();
-            if let (Some(last), Some(first)) = (last, first) {
-                assert!(last < first, "overtaken");
+            for level in 0..3 {
+                let plain = |item: &Item| {
+                    item.class == class && item.level == level && item.deadline.is_none()
+                };
+                let last = left
+                    .iter()
+                    .filter(|(item, ..)| plain(item))
+                    .map(|(.., n)| *n)
+                    .max();
+                let first = self
+                    .waiting
+                    .values()
+                    .filter(|(item, ..)| plain(item))
+                    .map(|(.., n)| *n)
+                    .min();
+                if let (Some(last), Some(first)) = (last, first) {
+                    assert!(last < first, "overtaken");
+                }
             }
         }
     }
@@ -191,32 +234,39 @@ mod tests {
             policy in policy(),
             events in proptest::collection::vec(event(), 0..200),
         ) {
-            let mut batcher = Batcher::new(policy);
+            let mut batcher = Batcher::new(policy, &EXECUTORS);
             let mut batch = Batch::default();
             let mut oracle = Oracle { now: Moment::ORIGIN, waiting: HashMap::new(), admitted: 0 };
             for event in events {
                 match event {
-                    Event::Arrive { rows, class, patience } => {
+                    Event::Arrive { rows, class, patience, level } => {
                         let deadline = patience.map(|n| oracle.now + Duration::from_nanos(n));
-                        let item = Item { rows, class: ShapeClass(class), deadline };
+                        let item = Item { rows, class: ShapeClass(class), deadline, level };
                         oracle.arrive(&mut batcher, item);
                     }
                     Event::Cancel(nth) => {
-                        if let Some(id) = oracle.waiting.keys().copied().nth(nth) {
+                        let mut ids: Vec<ItemId> = oracle.waiting.keys().copied().collect();
+                        ids.sort_by_key(|id| id.slot());
+                        if let Some(id) = ids.get(nth).copied() {
                             oracle.waiting.remove(&id);
                             prop_assert!(batcher.cancel(id));
                             prop_assert!(!batcher.cancel(id));
                         }
                     }
                     Event::Pass(n) => oracle.now = oracle.now + Duration::from_nanos(n),
-                    Event::ExecutorFree => oracle.poll(&mut batcher, &mut batch),
+                    Event::ExecutorFree(group) => oracle.poll(&mut batcher, group, &mut batch),
+                    Event::Completed(group, rows, took) => {
+                        let took = Duration::from_nanos(took * (1 + group as u64));
+                        batcher.completed(oracle.now, group, ShapeClass(0), rows, took);
+                    }
+                    Event::Alive(executors) => batcher.set_alive(0, executors),
                 }
                 prop_assert_eq!(batcher.len(), oracle.waiting.len());
                 batcher.check();
             }
-            oracle.now = oracle.now + Duration::from_secs(1);
+            oracle.now = oracle.now + Duration::from_secs(100);
             while !oracle.waiting.is_empty() {
-                oracle.poll(&mut batcher, &mut batch);
+                oracle.poll(&mut batcher, 0, &mut batch);
             }
             prop_assert!(batcher.is_empty());
         }

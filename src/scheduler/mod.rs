@@ -4,10 +4,18 @@
 
 mod batcher;
 mod class;
+mod departure;
+mod fleet;
 mod invariants;
+mod policy;
+mod service_time;
 mod slots;
+#[cfg(test)]
+mod tests;
+mod traffic;
 
-pub use batcher::{Batch, Batcher, Policy, Rejected, Step};
+pub use batcher::Batcher;
+pub use policy::{Admitted, Batch, Late, Policy, Rejected, Step};
 pub use slots::ItemId;
 
 use crate::clock::Moment;
@@ -25,4 +33,6 @@ pub struct Item {
     pub class: ShapeClass,
     /// When its answer is worthless.
     pub deadline: Option<Moment>,
+    /// Its level of priority; 0 is the most urgent.
+    pub level: u32,
 }

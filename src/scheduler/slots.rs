@@ -33,14 +33,14 @@ pub(super) struct Queued {
     pub(super) position: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Slot {
     generation: u32,
     queued: Option<Queued>,
 }
 
 /// Slots, of which there are never more than the queue's bound.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,

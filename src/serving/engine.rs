@@ -8,6 +8,7 @@ use super::inputs::Checked;
 use super::lane::{Refused, Seat, late};
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use crate::clock::{Clock, Moment};
+use crate::model::QueuePolicy;
 use crate::scheduler::{Item, Rejected};
 use crate::status::Status;
 use crate::tensor::Tensor;
@@ -52,11 +53,11 @@ impl Engine {
             .check
             .check(&mut request, version.max_batch_size())?;
         let deadline = deadline(&request, &version, now);
-        let mut seat = match queue(&version, now, deadline, &mut checked) {
+        let mut seat = match queue(&version, now, deadline, request.priority, &mut checked) {
             Err(Refused::Closed) => {
                 // Replaced between the look and the queue: the newer one has the same name.
                 version = self.catalog.resolve(&request.model, &request.version)?;
-                queue(&version, now, deadline, &mut checked)
+                queue(&version, now, deadline, request.priority, &mut checked)
             }
             queued => queued,
         }
@@ -78,7 +79,9 @@ impl Engine {
         tokio::select! {
             biased;
             answer = seat.answer(alone) => answer,
-            () = self.clock.sleep_until(deadline) => Err(late(self.clock.now() - arrived)),
+            () = self.clock.sleep_until(deadline) => {
+                Err(late(self.clock.now() - arrived, Duration::ZERO))
+            }
         }
     }
 
@@ -96,7 +99,7 @@ impl Engine {
                 ),
                 retry_after(version),
             ),
-            Refused::Rejected(Rejected::Late) => late(Duration::ZERO),
+            Refused::Rejected(Rejected::Late(expected)) => late(Duration::ZERO, expected),
             Refused::Rejected(Rejected::Rows) => {
                 Status::invalid(format!("{id}: {}", Rejected::Rows))
             }
@@ -113,14 +116,26 @@ fn queue(
     version: &Arc<Version>,
     now: Moment,
     deadline: Option<Moment>,
+    priority: Option<u64>,
     checked: &mut Checked,
 ) -> Result<Seat, Refused> {
     let item = Item {
         rows: checked.rows,
         class: checked.class,
         deadline,
+        level: level(priority, &version.policy.queue),
     };
     version.lane.submit(now, item, &mut checked.inputs)
+}
+
+/// The scheduler's level of a priority; one beyond the lowest is the lowest.
+fn level(priority: Option<u64>, policy: &QueuePolicy) -> u32 {
+    let priority = priority.map_or(policy.default_priority, |priority| {
+        u32::try_from(priority).map_or(QueuePolicy::LOWEST, |priority| {
+            priority.clamp(1, QueuePolicy::LOWEST)
+        })
+    });
+    priority - 1
 }
 
 /// When a full queue is likely to have room: the time that its batches took so far, each.

@@ -33,12 +33,12 @@ fn serve(lane: &Lane, mut instance: Box<Instance>) -> Option<Box<Instance>> {
 /// Tries until the instance is whole again; none if the lane closed first.
 fn mend(lane: &Lane, mut instance: Box<Instance>, reason: &str) -> Option<Box<Instance>> {
     tracing::error!(executor = instance.name(), reason, "executor down");
-    lane.executor_down(reason);
+    lane.executor_down(instance.group, reason);
     let mut pause = LEAST_BACKOFF;
     loop {
         match instance.mend() {
             Ok(()) => {
-                lane.executor_up();
+                lane.executor_up(instance.group);
                 tracing::info!(executor = instance.name(), "executor is back");
                 return Some(instance);
             }

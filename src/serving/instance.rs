@@ -35,6 +35,10 @@ pub(super) struct Instance {
     staging: Staging,
     /// Smoothed time of a batch, from stacking to slices; none before the first.
     typical: Option<Duration>,
+    /// Which executors are as fast as this one; see [`crate::scheduler::Batcher`].
+    pub(super) group: usize,
+    /// How long the last batch took, until the scheduler has been told; none if it failed.
+    pub(super) took: Option<Duration>,
     /// Who leaves next, and their jobs; here so that both are used again.
     pub(super) batch: Batch,
     pub(super) jobs: Vec<Job>,
@@ -60,6 +64,8 @@ impl Instance {
             batched,
             staging: Staging::default(),
             typical: None,
+            group: 0,
+            took: None,
             batch: Batch::default(),
             jobs: Vec::new(),
         })
@@ -92,8 +98,12 @@ impl Instance {
     }
 
     fn serve_batch(&mut self, jobs: &mut Vec<Job>) -> Result<(), String> {
+        let start = self.clock.now();
         match self.attempt(jobs) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.took = Some(self.clock.now() - start);
+                Ok(())
+            }
             Err(Trouble::Batch(status)) if jobs.len() == 1 => {
                 self.fail(jobs, &status);
                 Ok(())

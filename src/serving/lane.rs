@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::changes::Changes;
 use super::instance::Instance;
 use crate::clock::{Clock, Moment};
-use crate::scheduler::{Batcher, Item, ItemId, Policy, Rejected, Step};
+use crate::scheduler::{Admitted, Batch, Batcher, Item, ItemId, Late, Policy, Rejected, Step};
 use crate::status::{Code, Status};
 use crate::tensor::Tensor;
 
@@ -89,8 +89,10 @@ struct Core {
     /// Threads that wait for work and have not been woken. One that is woken is no longer counted,
     /// though it has not run yet, so that a burst of requests costs one wake-up and not one each.
     parked: usize,
-    /// Executors that can run a batch.
-    alive: usize,
+    /// The moment at which a thread that waits looks again by itself.
+    alarm: Option<Moment>,
+    /// Executors that can run a batch, by group.
+    alive: Vec<usize>,
     /// Why the last executor went down.
     down: String,
     closed: bool,
@@ -123,12 +125,22 @@ impl Lane {
         clock: Arc<dyn Clock>,
         changes: Changes,
     ) -> Arc<Self> {
+        let mut alive = Vec::new();
+        for instance in &instances {
+            if alive.len() <= instance.group {
+                alive.resize(instance.group + 1, 0);
+            }
+            if let Some(count) = alive.get_mut(instance.group) {
+                *count += 1;
+            }
+        }
         Arc::new(Self {
             clock,
             core: Mutex::new(Core {
-                batcher: Batcher::new(policy),
+                batcher: Batcher::new(policy, &alive),
                 jobs: Vec::new(),
-                alive: instances.len(),
+                alarm: None,
+                alive,
                 idle: instances,
                 broken: Vec::new(),
                 parked: 0,
@@ -141,6 +153,11 @@ impl Lane {
         })
     }
 
+    /// An executor of `group` took this long for so many rows in its warm-up.
+    pub(super) fn seed(&self, group: usize, rows: usize, took: Duration) {
+        self.lock().batcher.seed(group, rows, took);
+    }
+
     /// Requests waiting.
     pub fn queued(&self) -> usize {
         self.lock().batcher.len()
@@ -148,7 +165,7 @@ impl Lane {
 
     /// Executors that can run a batch.
     pub fn executors_alive(&self) -> usize {
-        self.lock().alive
+        self.lock().alive()
     }
 
     /// Queues a request and takes its inputs, unless it is refused. The seat is where its answer
@@ -164,10 +181,11 @@ impl Lane {
         if core.closed {
             return Err(Refused::Closed);
         }
-        if core.alive == 0 {
+        if core.alive() == 0 {
             return Err(Refused::Down(core.down.clone()));
         }
-        let id = core.batcher.admit(now, item).map_err(Refused::Rejected)?;
+        let admitted = core.batcher.admit(now, item).map_err(Refused::Rejected)?;
+        let Admitted { id, leaves } = admitted;
         let job = Job {
             inputs: std::mem::take(inputs),
             rows: item.rows,
@@ -175,8 +193,10 @@ impl Lane {
             ticket: Ticket(sender),
         };
         core.seat(id, job);
-        let quick = core.idle.last().is_some_and(|instance| instance.is_quick());
-        let wake = !quick && core.claim_thread();
+        let quick = leaves <= now && core.idle.last().is_some_and(|instance| instance.is_quick());
+        // If it is to wait for company, whoever waits for an earlier alarm sees to it.
+        let due = leaves <= now || core.alarm.is_none_or(|alarm| leaves < alarm);
+        let wake = !quick && due && core.claim_thread();
         drop(core);
         if wake {
             self.work.notify_one();
@@ -193,7 +213,10 @@ impl Lane {
     /// Blocks until there is something to do for a thread, which gives back the instance it held.
     pub(super) fn next(&self, held: Option<Box<Instance>>) -> Next {
         let mut core = self.lock();
-        core.idle.extend(held);
+        if let Some(mut instance) = held {
+            core.learn(&mut instance, self.clock.now());
+            core.idle.push(instance);
+        }
         loop {
             if let Some((instance, reason)) = core.broken.pop() {
                 return Next::Mend(instance, reason);
@@ -220,7 +243,7 @@ impl Lane {
                 }
                 Step::WaitUntil(moment) => {
                     core.idle.push(instance);
-                    core = self.park(core, Some(moment.since(now)));
+                    core = self.park_until(core, now, moment);
                 }
             }
         }
@@ -244,6 +267,7 @@ impl Lane {
             drop(core);
             let health = instance.serve();
             core = self.lock();
+            core.learn(&mut instance, self.clock.now());
             if let Err(reason) = health {
                 core.broken.push((instance, reason));
                 self.wake(core);
@@ -276,11 +300,11 @@ impl Lane {
     }
 
     /// An executor cannot run. When the last one goes, whoever waits is told so at once.
-    pub(super) fn executor_down(&self, reason: &str) {
+    pub(super) fn executor_down(&self, group: usize, reason: &str) {
         let mut core = self.lock();
-        core.alive = core.alive.saturating_sub(1);
+        core.count_alive(group, |alive| alive.saturating_sub(1));
         reason.clone_into(&mut core.down);
-        let stranded = if core.alive == 0 {
+        let stranded = if core.alive() == 0 {
             core.strand()
         } else {
             Vec::new()
@@ -295,8 +319,8 @@ impl Lane {
     }
 
     /// An executor that was down can run again.
-    pub(super) fn executor_up(&self) {
-        self.lock().alive += 1;
+    pub(super) fn executor_up(&self, group: usize) {
+        self.lock().count_alive(group, |alive| alive + 1);
         self.changes.note();
     }
 
@@ -324,6 +348,23 @@ impl Lane {
             drop(core);
             drop(job);
         }
+    }
+
+    /// Parks until `moment`, unless another thread that waits looks again before.
+    fn park_until<'a>(
+        &self,
+        mut core: MutexGuard<'a, Core>,
+        now: Moment,
+        moment: Moment,
+    ) -> MutexGuard<'a, Core> {
+        if core.alarm.is_some_and(|alarm| alarm <= moment) {
+            return self.park(core, None);
+        }
+        core.alarm = Some(moment);
+        core = self.park(core, Some(moment.since(now)));
+        // Another may have set an earlier one meanwhile, and sees to that.
+        core.alarm.take_if(|alarm| *alarm == moment);
+        core
     }
 
     fn park<'a>(
@@ -355,14 +396,35 @@ impl Core {
     /// Has the next batch leave with `instance`, if one may leave now. Answers whoever is too late.
     fn depart(&mut self, instance: &mut Instance, now: Moment) -> Step {
         let Instance { batch, jobs, .. } = instance;
-        let step = self.batcher.poll(now, batch);
-        for id in &batch.expired {
+        let step = self.batcher.poll(now, instance.group, batch);
+        for Late { id, expected } in &batch.late {
             if let Some(job) = self.unseat(*id) {
-                job.ticket.answer(Err(late(now.since(job.arrived))));
+                let waited = now.since(job.arrived);
+                job.ticket.answer(Err(late(waited, *expected)));
             }
         }
         jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
         step
+    }
+
+    /// Tells the scheduler how long the instance's last batch took.
+    fn learn(&mut self, instance: &mut Instance, now: Moment) {
+        if let Some(took) = instance.took.take() {
+            let Batch { class, rows, .. } = instance.batch;
+            self.batcher
+                .completed(now, instance.group, class, rows, took);
+        }
+    }
+
+    fn alive(&self) -> usize {
+        self.alive.iter().sum()
+    }
+
+    fn count_alive(&mut self, group: usize, change: impl FnOnce(usize) -> usize) {
+        if let Some(alive) = self.alive.get_mut(group) {
+            *alive = change(*alive);
+            self.batcher.set_alive(group, *alive);
+        }
     }
 
     /// Takes one thread out of those that wait, if there is an instance for it to run.
@@ -392,21 +454,28 @@ impl Core {
 
     /// Empties the queue and hands out whoever was in it.
     fn strand(&mut self) -> Vec<Job> {
-        let policy = self.batcher.policy().clone();
-        self.batcher = Batcher::new(policy);
+        self.batcher.drain();
         self.jobs.iter_mut().filter_map(Option::take).collect()
     }
 }
 
-/// What a request that waited too long is told.
-pub(super) fn late(waited: Duration) -> Status {
-    Status::new(
-        Code::DeadlineExceeded,
+/// What a request is told whose deadline has passed, or cannot be met by a batch that is expected to
+/// take this long.
+pub(super) fn late(waited: Duration, expected: Duration) -> Status {
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let message = if expected.is_zero() {
         format!(
             "the deadline passed after {:.1} ms in the queue",
-            waited.as_secs_f64() * 1e3
-        ),
-    )
+            milliseconds(waited)
+        )
+    } else {
+        format!(
+            "after {:.1} ms in the queue the deadline cannot be met: a batch is expected to take {:.1} ms",
+            milliseconds(waited),
+            milliseconds(expected)
+        )
+    };
+    Status::new(Code::DeadlineExceeded, message)
 }
 
 /// Where one request's answer arrives.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use super::catalog::Version;
 use super::changes::Changes;
@@ -58,7 +59,12 @@ pub struct Loader {
 struct Loaded {
     placement: Placement,
     executor: Box<dyn Executor>,
+    /// Rows and what they took in the warm-up.
+    times: Vec<(usize, Duration)>,
 }
+
+/// Kept between the end of a batch and a deadline, for slicing, waking and sending.
+const MARGIN: Duration = Duration::from_micros(200);
 
 impl Loader {
     /// A loader that places models on what `inventory` has, by `default_device` where a model does
@@ -87,6 +93,7 @@ impl Loader {
             instances.push(Loaded {
                 placement,
                 executor,
+                times: Vec::new(),
             });
         }
         let Some(first) = instances.first_mut() else {
@@ -95,7 +102,8 @@ impl Loader {
         let signature = first.executor.signature().clone();
         let batching = batching(&signature, first.executor.as_mut(), artifact)?;
         for instance in &mut instances {
-            warm(instance.executor.as_mut(), artifact, batching.is_rows())?;
+            let executor = instance.executor.as_mut();
+            instance.times = warm(executor, artifact, batching.is_rows(), self.clock.as_ref())?;
         }
         self.start(artifact, signature, batching, instances)
     }
@@ -154,10 +162,16 @@ impl Loader {
             .iter()
             .map(|one| one.placement.device.id().to_string());
         let devices: Vec<String> = devices.collect();
-        let number_and_instance = instances.into_iter().enumerate();
-        let instances: Vec<Box<Instance>> = number_and_instance
-            .map(|(number, loaded)| {
-                self.instance(artifact, number, loaded, batching.is_rows(), &ledger)
+        let groups = groups(&devices);
+        let times = instances.iter().zip(&groups);
+        let times: Vec<(usize, usize, Duration)> = times
+            .flat_map(|(one, group)| one.times.iter().map(|(rows, took)| (*group, *rows, *took)))
+            .collect();
+        let numbered = instances.into_iter().zip(groups).enumerate();
+        let instances: Vec<Box<Instance>> = numbered
+            .map(|(number, (loaded, group))| {
+                let batched = batching.is_rows();
+                self.instance(artifact, (number, group), loaded, batched, &ledger)
             })
             .collect();
         let threads = instances.len();
@@ -167,6 +181,9 @@ impl Loader {
             Arc::clone(&self.clock),
             self.changes.clone(),
         );
+        for (group, rows, took) in times {
+            lane.seed(group, rows, took);
+        }
         let version = Version {
             id: artifact.id.clone(),
             output_names: signature
@@ -195,7 +212,7 @@ impl Loader {
     fn instance(
         &self,
         artifact: &Artifact,
-        number: usize,
+        (number, group): (usize, usize),
         loaded: Loaded,
         batched: bool,
         ledger: &Arc<Ledger>,
@@ -204,13 +221,14 @@ impl Loader {
         let device = Arc::clone(&loaded.placement.device);
         let name = format!("{} #{number} on {}", artifact.id, device.id());
         let (again, placement) = (artifact.clone(), loaded.placement);
+        let clock = Arc::clone(&self.clock);
         let remake = move || {
             let mut executor = backend.load(&again, &placement)?;
             // Whatever warm-up says, the executor has served before.
-            let _ = warm(executor.as_mut(), &again, batched);
+            let _ = warm(executor.as_mut(), &again, batched, clock.as_ref());
             Ok(executor)
         };
-        Instance::new(
+        let mut instance = Instance::new(
             name,
             device,
             loaded.executor,
@@ -218,7 +236,9 @@ impl Loader {
             batched,
             Arc::clone(ledger),
             Arc::clone(&self.clock),
-        )
+        );
+        instance.group = group;
+        instance
     }
 }
 
@@ -230,8 +250,23 @@ fn scheduling(policy: &ModelPolicy, batching: &Batching) -> Policy {
         },
         max_queue_size: policy.queue.max_queue_size,
         max_queue_delay: policy.batch.max_queue_delay,
+        preferred_sizes: policy.batch.preferred_sizes.clone(),
+        margin: MARGIN,
         ..Policy::default()
     }
+}
+
+/// The group of each instance: those on one device are equally fast.
+fn groups(devices: &[String]) -> Vec<usize> {
+    let mut known: Vec<&String> = Vec::new();
+    let group = |device| {
+        let place = known.iter().position(|other| *other == device);
+        place.unwrap_or_else(|| {
+            known.push(device);
+            known.len() - 1
+        })
+    };
+    devices.iter().map(group).collect()
 }
 
 /// Whether requests share runs: what `model.toml` says, else what the dimensions say and a trial
@@ -274,17 +309,18 @@ fn warm(
     executor: &mut dyn Executor,
     artifact: &Artifact,
     batched: bool,
-) -> Result<(), LoadFailure> {
+    clock: &dyn Clock,
+) -> Result<Vec<(usize, Duration)>, LoadFailure> {
     let policy = &artifact.policy;
     let rows = policy.batch.max_batch_size;
-    match warm_up(executor, &policy.warm_up, batched, rows) {
+    match warm_up(executor, &policy.warm_up, batched, rows, clock) {
         Err(error) if !policy.warm_up.shapes.is_empty() => {
             Err(LoadFailure::WarmUp(error.to_string()))
         }
         Err(error) => {
             tracing::warn!(model = %artifact.id, %error, "not warmed: made-up inputs failed");
-            Ok(())
+            Ok(Vec::new())
         }
-        Ok(()) => Ok(()),
+        Ok(times) => Ok(times),
     }
 }

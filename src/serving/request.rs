@@ -29,6 +29,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// When the answer is worthless.
     pub deadline: Option<Moment>,
+    /// 1 is the most urgent; none for the model's default.
+    pub priority: Option<u64>,
     /// Whether no other request is being received, so that there is nobody to wait for.
     pub alone: bool,
 }

@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 
+use std::time::Duration;
+
 use crate::backend::{Executor, Input, RunError};
+use crate::clock::Clock;
 use crate::model::{Signature, TensorSpec, WarmUpPolicy};
 use crate::tensor::{Dtype, Shape, Tensor, append_element, elements};
 
@@ -34,19 +37,27 @@ pub(super) fn warm_up(
     policy: &WarmUpPolicy,
     batched: bool,
     max_batch_size: usize,
-) -> Result<(), RunError> {
+    clock: &dyn Clock,
+) -> Result<Vec<(usize, Duration)>, RunError> {
     let signature = executor.signature().clone();
     let one = made_up(&signature, policy, 1, batched, 0);
     let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
     let most = (MOST_BYTES / bytes.max(1)).clamp(1, max_batch_size);
     let sizes = if batched { vec![1, most] } else { vec![1] };
+    let mut times = Vec::new();
     for rows in sizes {
         let inputs = made_up(&signature, policy, rows, batched, 0);
         for _ in 0..policy.runs {
             run(executor, &inputs)?;
         }
+        if policy.runs > 0 {
+            // The first ones did what is done once; this is what a batch costs.
+            let start = clock.now();
+            run(executor, &inputs)?;
+            times.push((rows, clock.now() - start));
+        }
     }
-    Ok(())
+    Ok(times)
 }
 
 /// Tries whether rows are independent.

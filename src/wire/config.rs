@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{BackendPolicy, Batching, ModelPolicy, TensorSpec, VersionPolicy};
+use crate::model::{BackendPolicy, Batching, ModelPolicy, QueuePolicy, TensorSpec, VersionPolicy};
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_instance_group::Kind;
 use crate::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
@@ -72,7 +72,13 @@ fn scheduling(version: &Version) -> Option<SchedulingChoice> {
     };
     let policy = &version.policy;
     let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let preferred = policy.batch.preferred_sizes.iter();
     Some(SchedulingChoice::DynamicBatching(ModelDynamicBatching {
+        preferred_batch_size: preferred
+            .map(|size| i32::try_from(*size).unwrap_or(i32::MAX))
+            .collect(),
+        priority_levels: u64::from(QueuePolicy::LOWEST),
+        default_priority_level: u64::from(policy.queue.default_priority),
         max_queue_delay_microseconds: microseconds(policy.batch.max_queue_delay),
         default_queue_policy: Some(ModelQueuePolicy {
             max_queue_size: u32::try_from(policy.queue.max_queue_size).unwrap_or(u32::MAX),

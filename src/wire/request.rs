@@ -42,6 +42,7 @@ pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
     let about = |status: Status| status.about(format_args!("model {model:?}"));
     refuse_parameters(&message.parameters).map_err(about)?;
     let timeout = timeout(&message.parameters).map_err(about)?;
+    let priority = priority(&message.parameters).map_err(about)?;
     let inputs = inputs(message.inputs, message.raw_input_contents).map_err(about)?;
     let outputs = outputs(message.outputs).map_err(about)?;
     Ok(Asked {
@@ -52,6 +53,7 @@ pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
             inputs,
             outputs,
             deadline: None,
+            priority,
             alone: false,
         },
         timeout,
@@ -97,12 +99,14 @@ fn is_true(parameters: &Parameters, name: &str) -> bool {
     matches!(choice, Some(ParameterChoice::BoolParam(true)))
 }
 
-/// The `timeout` parameter, in microseconds. `priority` must be a number too; there is one level.
+/// The `priority` parameter; 0 stands for the model's default (schedule policy extension).
+fn priority(parameters: &Parameters) -> Result<Option<u64>, Status> {
+    let priority = whole_number(parameters, "priority")?;
+    Ok(priority.filter(|priority| *priority > 0))
+}
+
+/// The `timeout` parameter, in microseconds.
 fn timeout(parameters: &Parameters) -> Result<Option<Duration>, Status> {
-    if parameters.is_empty() {
-        return Ok(None);
-    }
-    whole_number(parameters, "priority")?;
     let microseconds = whole_number(parameters, "timeout")?;
     Ok(microseconds
         .filter(|microseconds| *microseconds > 0)
@@ -110,6 +114,9 @@ fn timeout(parameters: &Parameters) -> Result<Option<Duration>, Status> {
 }
 
 fn whole_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Status> {
+    if parameters.is_empty() {
+        return Ok(None);
+    }
     let Some(parameter) = parameters.get(name) else {
         return Ok(None);
     };
@@ -265,7 +272,10 @@ mod tests {
         };
         let asked = ask("timeout", ParameterChoice::Int64Param(2500)).unwrap();
         assert_eq!(asked.timeout, Some(Duration::from_micros(2500)));
-        assert!(ask("priority", ParameterChoice::Uint64Param(2)).is_ok());
+        let asked = ask("priority", ParameterChoice::Uint64Param(2)).unwrap();
+        assert_eq!(asked.request.priority, Some(2));
+        let asked = ask("priority", ParameterChoice::Uint64Param(0)).unwrap();
+        assert_eq!(asked.request.priority, None);
         assert!(ask("priority", ParameterChoice::BoolParam(true)).is_err());
         assert!(ask("timeout", ParameterChoice::Int64Param(-1)).is_err());
         assert!(ask("sequence_id", ParameterChoice::Int64Param(0)).is_ok());

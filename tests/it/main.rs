@@ -23,6 +23,7 @@ mod poison;
 mod reload;
 mod repository;
 mod request;
+mod schedule;
 mod shutdown;
 mod start;
 mod stream;

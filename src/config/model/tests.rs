@@ -29,8 +29,10 @@ fn every_key_of_an_onnx_model() {
 max_batch_size = 64
 batch_axis = "first"
 max_queue_delay_ms = 0.5
+preferred_batch_sizes = [16, 32]
 max_queue_size = 10
 default_deadline_ms = 500
+default_priority = 2
 versions = { latest = 2 }
 
 [[instances]]
@@ -62,10 +64,12 @@ ratio = 0.5
             axis: BatchAxis::First,
             max_batch_size: 64,
             max_queue_delay: Duration::from_micros(500),
+            preferred_sizes: vec![16, 32],
         },
         queue: QueuePolicy {
             max_queue_size: 10,
             default_deadline: Some(Duration::from_millis(500)),
+            default_priority: 2,
         },
         versions: VersionPolicy::Latest(2),
         instances: vec![
@@ -196,7 +200,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, max_queue_size, default_deadline_ms, versions, instances, warm_up, onnxruntime, simulated
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, max_queue_size, default_deadline_ms, default_priority, versions, instances, warm_up, onnxruntime, simulated
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000

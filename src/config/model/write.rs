@@ -19,6 +19,17 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
         "max_queue_delay_ms",
         milliseconds(policy.batch.max_queue_delay),
     );
+    if !policy.batch.preferred_sizes.is_empty() {
+        let sizes = policy.batch.preferred_sizes.iter();
+        put(
+            "preferred_batch_sizes",
+            list(sizes.map(|size| whole(*size))),
+        );
+    }
+    put(
+        "default_priority",
+        whole(policy.queue.default_priority as usize),
+    );
     put("max_queue_size", whole(policy.queue.max_queue_size));
     if let Some(deadline) = policy.queue.default_deadline {
         put("default_deadline_ms", milliseconds(deadline));

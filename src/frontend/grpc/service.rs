@@ -20,10 +20,11 @@ use crate::serving::{Engine, ModelState, Reconciler, Version};
 use crate::wire;
 
 /// The parts of the protocol's extensions that are offered.
-const EXTENSIONS: [&str; 4] = [
+const EXTENSIONS: [&str; 5] = [
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
+    "schedule_policy",
     "statistics",
 ];
 
