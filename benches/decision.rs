@@ -63,6 +63,7 @@ fn measure(classes: u64) {
         let slack = arrivals.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
         let item = Item {
             rows: 1,
+            length: 1,
             class: ShapeClass(arrivals % classes),
             deadline: Some(now + Duration::from_secs(60) + Duration::from_nanos(slack)),
             level: 0,
@@ -84,8 +85,8 @@ fn measure(classes: u64) {
         }
         let group = round % DEVICES;
         black_box(batcher.poll(now, group, &mut batch));
-        let took = Duration::from_micros(2000 + batch.rows as u64 * 100);
-        batcher.completed(now, group, batch.class, batch.rows, took);
+        let took = Duration::from_micros(2000 + batch.load.rows as u64 * 100);
+        batcher.completed(now, group, batch.load, took);
         let elapsed = start.elapsed();
         // The first tenth fills what is used again.
         if round >= ROUNDS / 10 {

@@ -34,6 +34,7 @@ fn decision(criterion: &mut Criterion) {
             let slack = arrivals.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
             let item = Item {
                 rows: 1,
+                length: 1,
                 class: ShapeClass(arrivals % classes),
                 level: 0,
                 deadline: deadlines
@@ -53,7 +54,7 @@ fn decision(criterion: &mut Criterion) {
                 owed += 1;
                 if owed == 32 {
                     black_box(batcher.poll(now, 0, &mut batch));
-                    owed -= batch.rows;
+                    owed -= batch.load.rows;
                 }
             });
         });

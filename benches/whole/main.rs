@@ -6,6 +6,7 @@
 
 mod direct;
 mod echo;
+mod lengths;
 mod processes;
 mod requests;
 mod table;
@@ -35,6 +36,7 @@ fn main() -> anyhow::Result<()> {
     match role.as_slice() {
         ["echo"] => echo::serve(),
         ["direct", model] => direct::run(model),
+        ["oracle", model] => direct::oracle(model),
         ["bare", model] => direct::bare(model),
         ["drive", address, connections, in_flight] => {
             drive(address, connections.parse()?, in_flight.parse()?)
@@ -65,6 +67,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             if chosen("batching") {
                 batching(&mut table).await?;
             }
+            if chosen("lengths") {
+                lengths::measure(&mut table).await?;
+            }
             if chosen("start") {
                 start(&mut table)?;
             }
@@ -76,7 +81,7 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
 /// Sends the tiny model's requests to a server that is running, for a profiler to look at.
 fn drive(address: &str, connections: usize, in_flight: usize) -> anyhow::Result<()> {
     let measured = tokio::runtime::Runtime::new()?
-        .block_on(closed(address, connections, in_flight).run(&tiny()))?;
+        .block_on(closed(address, connections, in_flight).run(&[tiny()]))?;
     println!("{:.0}/s", measured.rate());
     Ok(())
 }
@@ -106,10 +111,10 @@ async fn in_turn(
     let mut pairs = Vec::new();
     for _ in 0..ROUNDS {
         let bare = closed(&echo.address, connections, in_flight)
-            .run(request)
+            .run(std::slice::from_ref(request))
             .await?;
         let ours = closed(&server.address, connections, in_flight)
-            .run(request)
+            .run(std::slice::from_ref(request))
             .await?;
         pairs.push((bare, ours));
     }
@@ -185,7 +190,7 @@ async fn batching(table: &mut Table) -> anyhow::Result<()> {
             warm_up: Duration::from_secs(2),
             ..closed(&server.address, 1, 64)
         };
-        let ours = ours.run(&request).await?.rate();
+        let ours = ours.run(std::slice::from_ref(&request)).await?.rate();
         shares.push(ours / best);
         rates.push((best, ours));
     }

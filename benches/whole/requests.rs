@@ -33,6 +33,16 @@ pub(crate) fn identity(numbers: usize) -> ModelInferRequest {
     }
 }
 
+/// One row of this many numbers for a simulated model.
+pub(crate) fn numbers(model: &str, numbers: usize) -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: model.to_owned(),
+        inputs: vec![input("x", "FP32", &[1, numbers as i64])],
+        raw_input_contents: vec![Bytes::from(vec![0; numbers * 4])],
+        ..ModelInferRequest::default()
+    }
+}
+
 /// One sentence of this many tokens.
 pub(crate) fn embedding(tokens: usize) -> ModelInferRequest {
     let shape = [1, tokens as i64];

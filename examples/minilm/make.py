@@ -51,6 +51,15 @@ PADDED = -10000.0
 FEWEST_TOKENS = 1e-9
 SHORTEST = 1e-12
 
+# How the server is to serve it: sentences of different lengths in one batch.
+POLICY = """\
+# Sentences of different lengths share a batch: the shorter ones are padded, and the mask says so.
+# A request need not bring the mask.
+[padding]
+dimension = "sequence"
+mask = "attention_mask"
+"""
+
 # The newest in which ONNX Runtime fuses the attention: from 13 on, it no longer knows the mask by
 # its Unsqueeze, and without LayerNormalization, which came with 17, it fuses the parts of that too.
 OPSET = 12
@@ -83,6 +92,7 @@ def write(model):
     MODEL.parent.mkdir(parents=True, exist_ok=True)
     unfinished = MODEL.with_name(".model.onnx.unfinished")
     unfinished.write_bytes(model.SerializeToString(deterministic=True))
+    (MODEL.parent.parent / "model.toml").write_text(POLICY)
     os.replace(unfinished, MODEL)
 
 

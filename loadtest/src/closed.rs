@@ -56,8 +56,8 @@ impl Measured {
 }
 
 impl ClosedLoop {
-    /// Sends `request` again and again; the first error ends the run.
-    pub async fn run(&self, request: &ModelInferRequest) -> anyhow::Result<Measured> {
+    /// Sends these requests in turn, again and again; the first error ends the run.
+    pub async fn run(&self, requests: &[ModelInferRequest]) -> anyhow::Result<Measured> {
         let mut channels = Vec::new();
         for _ in 0..self.connections.max(1) {
             channels.push(connect(&self.address).await?);
@@ -65,8 +65,11 @@ impl ClosedLoop {
         let start = now() + self.warm_up;
         let end = start + self.duration;
         let mut loops = JoinSet::new();
-        for channel in channels.iter().cycle().take(self.in_flight) {
-            loops.spawn(drive(channel.clone(), request.clone(), start, end));
+        for (first, channel) in channels.iter().cycle().take(self.in_flight).enumerate() {
+            let every = requests.iter().cycle().skip(first).step_by(self.in_flight);
+            // As many as there are different ones, so that each is sent as often as any.
+            let own: Vec<ModelInferRequest> = every.take(requests.len()).cloned().collect();
+            loops.spawn(drive(channel.clone(), own, start, end));
         }
         let mut latency = histogram()?;
         while let Some(one) = loops.join_next().await {
@@ -95,13 +98,13 @@ async fn connect(address: &str) -> anyhow::Result<Channel> {
 
 async fn drive(
     channel: Channel,
-    request: ModelInferRequest,
+    requests: Vec<ModelInferRequest>,
     start: Instant,
     end: Instant,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut client = GrpcInferenceServiceClient::new(channel).max_decoding_message_size(usize::MAX);
     let mut latency = histogram()?;
-    loop {
+    for request in requests.iter().cycle() {
         let sent = now();
         let answer = client.model_infer(request.clone()).await;
         let received = now();
@@ -114,6 +117,7 @@ async fn drive(
             latency.saturating_record(nanoseconds);
         }
     }
+    bail!("there is no request to send")
 }
 
 /// Three digits, up to a minute.

@@ -9,6 +9,7 @@
 
 pub mod arrivals;
 pub mod bounds;
+pub mod lengths;
 pub mod measure;
 pub mod plot;
 pub mod rules;

@@ -7,6 +7,7 @@ use std::{env, fs, thread};
 use anyhow::Context;
 use jitney_simulation::arrivals::Arrivals;
 use jitney_simulation::bounds::Case;
+use jitney_simulation::lengths::{self, Together};
 use jitney_simulation::measure::{Figures, Kind, Mix, bears, run};
 use jitney_simulation::plot::{Line, Panel, svg};
 
@@ -47,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     shapes();
+    mixed_lengths();
     if let Some(folder) = &folder {
         overload(folder)?;
     }
@@ -262,6 +264,33 @@ fn shapes() {
                 "| {fixed}, {per_row}, {deadline} | {devices} | 0.7 of the bound | {:.2}/ms | {:.2} |",
                 one.goodput,
                 eight.goodput / one.goodput
+            );
+        }
+    }
+}
+
+/// Rows of different lengths, with as many waiting as may.
+fn mixed_lengths() {
+    println!("\n### Mixed lengths at saturation\n");
+    println!(
+        "| devices | waiting | rule | requests/ms | over an oracle's | padding | rows in a batch |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (devices, waiting) in [(1, 64), (1, 1024), (4, 256), (4, 1024)] {
+        let oracle = lengths::oracle(devices, SEED);
+        for (name, together) in [
+            ("Jitney", Together::Jitney),
+            ("Jitney, padded to powers of two", Together::Powers),
+            ("equal lengths only", Together::Equal),
+            ("first come first served", Together::Fifo),
+        ] {
+            let figures = lengths::run(together, devices, waiting, SEED);
+            println!(
+                "| {devices} | {waiting} | {name} | {:.2} | {:.2} | {:.0} % | {:.1} |",
+                figures.rate,
+                figures.rate / oracle,
+                figures.waste * 1e2,
+                figures.rows
             );
         }
     }

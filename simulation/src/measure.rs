@@ -115,6 +115,7 @@ pub fn run(
                 arrives,
                 item: Item {
                     rows: 1,
+                    length: 1,
                     class: ShapeClass(random.u64(0..mix.classes)),
                     deadline: Some(arrives + deadline),
                     level: 0,
@@ -126,7 +127,7 @@ pub fn run(
     let case = *case;
     let mut groups = [Group {
         executors: case.devices,
-        takes: Box::new(move |_, _, rows| milliseconds(case.takes(rows as f64))),
+        takes: Box::new(move |_, load| milliseconds(case.takes(load.rows as f64))),
     }];
     let mut rule = kind.rule(&case);
     let run = play(&requests, &mut groups, &[], rule.as_mut());

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jitney::clock::Moment;
-use jitney::scheduler::{Batch, Batcher, Item, ItemId, Policy, Step};
+use jitney::scheduler::{Batch, Batcher, Item, ItemId, Load, Policy, Step};
 
 /// Requests are known by their number.
 pub type Number = usize;
@@ -34,16 +34,8 @@ pub trait Rule {
     fn arrive(&mut self, now: Moment, number: Number, item: Item) -> bool;
     /// An executor of a group is free.
     fn decide(&mut self, now: Moment, group: usize, decision: &mut Decision);
-    /// A batch of this many rows took so long; `late` says whether a member missed its deadline.
-    fn completed(
-        &mut self,
-        now: Moment,
-        group: usize,
-        item: Item,
-        rows: usize,
-        took: Duration,
-        late: bool,
-    );
+    /// A batch took so long; `late` says whether a member missed its deadline.
+    fn completed(&mut self, now: Moment, group: usize, load: Load, took: Duration, late: bool);
     /// A request is cancelled by its client; true if it was still queued.
     fn cancel(&mut self, number: Number) -> bool;
     /// So many executors of a group are alive.
@@ -75,7 +67,7 @@ impl Jitney {
 
     /// What a warm-up would have found.
     pub fn seed(&mut self, group: usize, rows: usize, took: Duration) {
-        self.batcher.seed(group, rows, took);
+        self.batcher.seed(group, Load::of(rows), took);
     }
 
     /// Panics if an invariant does not hold.
@@ -125,16 +117,8 @@ impl Rule for Jitney {
         self.batch = batch;
     }
 
-    fn completed(
-        &mut self,
-        now: Moment,
-        group: usize,
-        item: Item,
-        rows: usize,
-        took: Duration,
-        _late: bool,
-    ) {
-        self.batcher.completed(now, group, item.class, rows, took);
+    fn completed(&mut self, now: Moment, group: usize, load: Load, took: Duration, _late: bool) {
+        self.batcher.completed(now, group, load, took);
     }
 
     fn cancel(&mut self, number: Number) -> bool {
@@ -225,16 +209,8 @@ impl Rule for Fifo {
             .extend(self.queue.drain(..rows).map(|(number, _)| number));
     }
 
-    fn completed(
-        &mut self,
-        _now: Moment,
-        _group: usize,
-        _item: Item,
-        rows: usize,
-        _took: Duration,
-        late: bool,
-    ) {
-        let limited = rows >= self.most();
+    fn completed(&mut self, _now: Moment, _group: usize, load: Load, _took: Duration, late: bool) {
+        let limited = load.rows >= self.most();
         if let Some(most) = &mut self.adaptive {
             if late {
                 *most = (*most * 0.9).max(1.0);

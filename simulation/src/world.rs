@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use jitney::clock::Moment;
-use jitney::scheduler::Item;
+use jitney::scheduler::{Item, Load};
 
 use crate::rules::{Decision, Number, Rule};
 
@@ -35,9 +35,8 @@ pub enum End {
 pub struct Group {
     /// How many.
     pub executors: usize,
-    /// What a batch of so many rows of the item's class takes that starts at this moment. What fails
-    /// or stalls is part of it.
-    pub takes: Box<dyn FnMut(Moment, Item, usize) -> Duration>,
+    /// What a batch takes that starts at this moment. What fails or stalls is part of it.
+    pub takes: Box<dyn FnMut(Moment, Load) -> Duration>,
 }
 
 impl std::fmt::Debug for Group {
@@ -69,6 +68,10 @@ pub struct Run {
     pub batches: usize,
     /// Rows in them.
     pub rows: usize,
+    /// The lengths of all rows together.
+    pub own: usize,
+    /// The same as they ran, padded to the longest of their batch.
+    pub padded: usize,
     /// Time that executors were busy, over all.
     pub busy: Duration,
 }
@@ -87,7 +90,7 @@ enum What {
 struct Running {
     group: usize,
     members: Vec<Number>,
-    rows: usize,
+    load: Load,
     started: Moment,
 }
 
@@ -253,11 +256,9 @@ impl World<'_> {
             );
             self.run.ends[*number] = Some(End::Answered(now));
         }
-        let first = self.requests[done.members[0]].item;
         let took = now - done.started;
         self.run.busy += took;
-        self.rule
-            .completed(now, done.group, first, done.rows, took, late);
+        self.rule.completed(now, done.group, done.load, took, late);
     }
 
     /// Lets every free executor take what may leave.
@@ -296,18 +297,21 @@ impl World<'_> {
     }
 
     fn start(&mut self, now: Moment, group: usize, members: Vec<Number>) {
-        let first = self.requests[members[0]].item;
-        let rows = members
-            .iter()
-            .map(|number| self.requests[*number].item.rows)
-            .sum();
-        let took = (self.groups[group].takes)(now, first, rows);
+        let items = members.iter().map(|number| self.requests[*number].item);
+        let load = Load {
+            class: self.requests[members[0]].item.class,
+            rows: items.clone().map(|item| item.rows).sum(),
+            length: items.clone().map(|item| item.length).max().unwrap_or(1),
+        };
+        let took = (self.groups[group].takes)(now, load);
         self.run.batches += 1;
-        self.run.rows += rows;
+        self.run.rows += load.rows;
+        self.run.own += items.map(|item| item.rows * item.length).sum::<usize>();
+        self.run.padded += load.rows * load.length;
         let running = Running {
             group,
             members,
-            rows,
+            load,
             started: now,
         };
         let place = self.spare.pop().unwrap_or_else(|| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jitney::clock::Moment;
-use jitney::scheduler::{Item, Policy, ShapeClass};
+use jitney::scheduler::{Item, Load, Policy, ShapeClass};
 use jitney_simulation::arrivals::{Arrivals, exponential, normal};
 use jitney_simulation::rules::{Decision, Jitney, Number, Rule};
 use jitney_simulation::world::{End, Group, Outage, Request, Run, play};
@@ -62,7 +62,7 @@ fn world(seed: u64) -> Run {
     let mut rule = Checked {
         inner: Jitney::new(policy.clone(), &sizes),
         requests: &requests,
-        max_batch_size: policy.max_batch_size,
+        policy: &policy,
     };
     let run = play(&requests, &mut groups, &outages, &mut rule);
     assert_eq!(rule.queued(), 0, "left waiting");
@@ -81,7 +81,7 @@ fn world(seed: u64) -> Run {
 struct Checked<'a> {
     inner: Jitney,
     requests: &'a [Request],
-    max_batch_size: usize,
+    policy: &'a Policy,
 }
 
 impl Rule for Checked<'_> {
@@ -97,7 +97,10 @@ impl Rule for Checked<'_> {
                 .iter()
                 .map(|number| self.requests[*number].item)
         };
-        assert!(members().map(|item| item.rows).sum::<usize>() <= self.max_batch_size);
+        let rows = members().map(|item| item.rows).sum::<usize>();
+        let length = members().map(|item| item.length).max().unwrap_or(0);
+        assert!(rows <= self.policy.max_batch_size);
+        assert!(rows * self.policy.run_length(length) <= self.policy.max_batch_tokens);
         for item in members() {
             assert_eq!(Some(item.class), members().next().map(|first| first.class));
             assert!(
@@ -113,16 +116,8 @@ impl Rule for Checked<'_> {
         }
     }
 
-    fn completed(
-        &mut self,
-        now: Moment,
-        group: usize,
-        item: Item,
-        rows: usize,
-        took: Duration,
-        late: bool,
-    ) {
-        self.inner.completed(now, group, item, rows, took, late);
+    fn completed(&mut self, now: Moment, group: usize, load: Load, took: Duration, late: bool) {
+        self.inner.completed(now, group, load, took, late);
     }
 
     fn cancel(&mut self, number: Number) -> bool {
@@ -150,6 +145,12 @@ fn policy(random: &mut Rng) -> Policy {
         max_queue_delay: Duration::from_nanos(delay),
         preferred_sizes: if random.bool() { vec![] } else { vec![2, 4] },
         margin: Duration::from_nanos(random.u64(0..100_000)),
+        lengths: if random.bool() {
+            vec![]
+        } else {
+            vec![8, 64, 512]
+        },
+        max_batch_tokens: if random.bool() { usize::MAX } else { 4096 },
         ..Policy::default()
     }
 }
@@ -168,6 +169,7 @@ fn requests(random: &mut Rng, policy: &Policy, speeds: &[(f64, f64)]) -> Vec<Req
     let (hurried, impatient) = (random.f64(), 0.2 * random.f64());
     let (classes, levels) = (random.u64(1..6), random.u32(1..4));
     let most = policy.max_batch_size.min(4);
+    let longest = if random.bool() { 1 } else { 512 };
     arrivals
         .moments(random, rate, count / rate)
         .into_iter()
@@ -179,6 +181,7 @@ fn requests(random: &mut Rng, policy: &Policy, speeds: &[(f64, f64)]) -> Vec<Req
                 arrives,
                 item: Item {
                     rows: random.usize(1..=most),
+                    length: random.usize(1..=longest),
                     class: ShapeClass(random.u64(0..classes)),
                     deadline: (random.f64() < hurried).then(|| arrives + budget),
                     level: random.u32(0..levels),
@@ -214,8 +217,9 @@ fn groups(random: &mut Rng, sizes: &[usize], speeds: &[(f64, f64)]) -> Vec<Group
         .map(|(executors, (fixed, per_row))| {
             let (fixed, per_row) = (*fixed, *per_row);
             let mut random = random.fork();
-            let takes = move |_: Moment, item: Item, rows: usize| {
-                let usual = fixed + per_row * rows as f64 * (1 + item.class.0) as f64;
+            let takes = move |_: Moment, load: Load| {
+                let work = load.rows as f64 * (load.length as f64).sqrt();
+                let usual = fixed + per_row * work * (1 + load.class.0) as f64;
                 let stall = if random.f64() < stalls { 50.0 } else { 1.0 };
                 let time = usual * stall * (1.0 + noise * normal(&mut random)).max(0.1);
                 Duration::from_nanos(time as u64)

@@ -73,6 +73,9 @@ pub enum RunError {
     /// The model failed on these inputs; others may succeed.
     #[error("{0}")]
     Failed(String),
+    /// The device has not enough memory for these inputs; fewer rows may fit.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
     /// The device is gone: nothing will succeed on this executor.
     #[error("the device is lost: {0}")]
     DeviceLost(String),

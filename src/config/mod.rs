@@ -4,6 +4,7 @@
 
 mod device;
 mod model;
+mod padding;
 mod raw;
 mod reader;
 mod report;

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::reader::{Table, read_document};
 use super::report::Report;
 use super::rule::{DEVICE, OneOf, OptionText, Parsed, Whole, milliseconds, whole, whole_from};
-use super::simulated;
+use super::{padding, simulated};
 pub use write::write_model_policy;
 
 use crate::model::{
@@ -45,6 +45,7 @@ const OPTIMIZATIONS: OneOf<'_, OptimizationLevel> = OneOf(&[
 pub fn read_model_policy(file: &Path, source: &str) -> Result<ModelPolicy, Report> {
     read_document(file, source, |table| ModelPolicy {
         batch: batch(table),
+        padding: table.section("padding", padding::read),
         queue: queue(table),
         versions: versions(table).unwrap_or_default(),
         instances: table.sections("instances", instances).unwrap_or_default(),
@@ -59,11 +60,20 @@ fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
     let axis = table.value("batch_axis", AXES);
     let delay = table.value("max_queue_delay_ms", milliseconds(0.0..=60_000.0));
     let preferred = table.list("preferred_batch_sizes", whole(1..=65_536));
+    let sizes = padding::sizes(table, "batch_sizes", 65_536);
+    let most = sizes.last().copied();
+    if let (Some(size), Some(most)) = (size, most)
+        && size > most
+    {
+        let message = format!("found {size}; allowed: at most the largest of batch_sizes, {most}");
+        table.contradict("max_batch_size", message);
+    }
     BatchPolicy {
         axis: axis.unwrap_or(default.axis),
-        max_batch_size: size.unwrap_or(default.max_batch_size),
+        max_batch_size: size.or(most).unwrap_or(default.max_batch_size),
         max_queue_delay: delay.unwrap_or(default.max_queue_delay),
         preferred_sizes: preferred.unwrap_or(default.preferred_sizes),
+        sizes,
     }
 }
 

@@ -88,6 +88,21 @@ impl Rule for Milliseconds {
     }
 }
 
+/// Any number that is one.
+pub(super) struct Number;
+
+impl Rule for Number {
+    type Output = f64;
+
+    fn read(&self, written: Written<'_>) -> Option<f64> {
+        written.number().filter(|number| number.is_finite())
+    }
+
+    fn allowed(&self) -> String {
+        "a number".to_owned()
+    }
+}
+
 /// One of these names, each with its meaning.
 pub(super) struct OneOf<'a, T>(pub(super) &'a [(&'static str, T)]);
 

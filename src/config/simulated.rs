@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::padding;
 use super::reader::Table;
-use super::rule::{Milliseconds, OneOf, Text, milliseconds, whole_from};
+use super::rule::{Milliseconds, Number, OneOf, Text, milliseconds, whole_from};
 use crate::model::{Dimension, SimulatedPolicy, TensorSpec};
 use crate::tensor::Dtype;
 
@@ -17,14 +18,18 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
         outputs: tensors(table, "outputs"),
         fixed: time(table, "fixed_ms"),
         per_row: time(table, "per_row_ms"),
+        per_element: time(table, "per_element_ms"),
         load: time(table, "load_ms"),
         memory_bytes: count(table, "memory_bytes"),
+        memory_per_row_bytes: count(table, "memory_per_row_bytes"),
+        batch_sizes: padding::sizes(table, "batch_sizes", 65_536),
         device_memory_bytes: match count(table, "device_memory_bytes") {
             0 => DEFAULT_DEVICE_MEMORY_BYTES,
             bytes => bytes,
         },
         fail_every: count(table, "fail_every"),
         panic_every: count(table, "panic_every"),
+        panic_on: table.value("panic_on", Number),
         lost_while_exists: table.value("lost_while_exists", Text).map(PathBuf::from),
     }
 }

@@ -37,7 +37,8 @@ impl SimulatedDevice {
         }
     }
 
-    /// Sets how much memory it has, and the file whose presence means that it is lost.
+    /// Sets how much memory it has, and the file whose presence means that it is lost; with its
+    /// number behind a dot, it alone.
     pub fn configure(&self, total_bytes: u64, lost_while_exists: Option<PathBuf>) {
         let mut state = self.state();
         state.total_bytes = total_bytes;
@@ -73,7 +74,12 @@ impl SimulatedDevice {
     pub fn is_lost(&self) -> bool {
         let state = self.state();
         let by_file = state.lost_while_exists.as_ref();
-        state.lost || by_file.is_some_and(|file| file.exists())
+        let alone = |file: &PathBuf| {
+            let mut name = file.clone().into_os_string();
+            name.push(format!(".{}", self.number));
+            PathBuf::from(name)
+        };
+        state.lost || by_file.is_some_and(|file| file.exists() || alone(file).exists())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,5 +168,9 @@ mod tests {
         assert!(device.is_lost());
         std::fs::remove_file(&file).unwrap();
         assert!(!device.is_lost());
+        std::fs::write(folder.path().join("lost.1"), "").unwrap();
+        assert!(!device.is_lost());
+        std::fs::write(folder.path().join("lost.0"), "").unwrap();
+        assert!(device.is_lost());
     }
 }

@@ -9,7 +9,7 @@ mod signature;
 pub use id::{InvalidName, VersionId, check_name};
 pub use policy::{
     BackendPolicy, BatchAxis, BatchPolicy, DeviceChoice, InstanceGroup, ModelPolicy,
-    OnnxRuntimePolicy, OptimizationLevel, QueuePolicy, SimulatedPolicy, VersionPolicy,
-    WarmUpPolicy, WarmUpShape,
+    OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, QueuePolicy, SimulatedPolicy,
+    VersionPolicy, WarmUpPolicy, WarmUpShape, round_up,
 };
 pub use signature::{Batching, Dimension, Signature, TensorSpec};

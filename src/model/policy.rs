@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct ModelPolicy {
     /// How requests become batches.
     pub batch: BatchPolicy,
+    /// How rows of different lengths share a batch; none if they do not.
+    pub padding: Option<PaddingPolicy>,
     /// How requests wait.
     pub queue: QueuePolicy,
     /// Which versions are served.
@@ -32,6 +34,8 @@ pub struct BatchPolicy {
     pub max_queue_delay: Duration,
     /// With such a delay: rows with which a batch leaves before it is over.
     pub preferred_sizes: Vec<usize>,
+    /// The only numbers of rows that the model runs with, ascending; empty if it runs with any.
+    pub sizes: Vec<usize>,
 }
 
 impl Default for BatchPolicy {
@@ -41,8 +45,27 @@ impl Default for BatchPolicy {
             max_batch_size: 32,
             max_queue_delay: Duration::ZERO,
             preferred_sizes: Vec::new(),
+            sizes: Vec::new(),
         }
     }
+}
+
+/// How rows of different lengths share a batch: the shorter ones are padded behind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PaddingPolicy {
+    /// The model's name for the dimension that varies, wherever it has it.
+    pub dimension: Option<String>,
+    /// The axis that varies, by the name of an input or output, where the model gives it no name.
+    pub axes: Vec<(String, usize)>,
+    /// What is put behind, by the name of an input; 0 where none is given.
+    pub values: Vec<(String, f64)>,
+    /// The input that is 1 where a row has something of its own and 0 behind; made where a request
+    /// does not bring it.
+    pub mask: Option<String>,
+    /// The lengths that are padded to, ascending; empty for the longest of each batch.
+    pub lengths: Vec<usize>,
+    /// The most rows times length in one batch.
+    pub max_batch_tokens: Option<usize>,
 }
 
 /// Which dimension counts rows.
@@ -234,16 +257,31 @@ pub struct SimulatedPolicy {
     pub fixed: Duration,
     /// The part that each row adds: `c` in `a + c n`.
     pub per_row: Duration,
+    /// The part that each element of the first input adds.
+    pub per_element: Duration,
     /// Time that loading takes.
     pub load: Duration,
     /// Memory that one instance takes on its device.
     pub memory_bytes: u64,
+    /// Memory that each row of a batch takes while it runs.
+    pub memory_per_row_bytes: u64,
+    /// Numbers of rows that it runs with; empty for any.
+    pub batch_sizes: Vec<usize>,
     /// Memory that each simulated device has.
     pub device_memory_bytes: u64,
     /// Every so many batches one fails; zero for never.
     pub fail_every: u64,
     /// Every so many batches the executor panics; zero for never.
     pub panic_every: u64,
-    /// A device is lost while this file exists, so that one can be lost and brought back on demand.
+    /// The executor panics on a batch that has this number in its first input, if that is FP32.
+    pub panic_on: Option<f64>,
+    /// Every device is lost while this file exists, and one while a file of that name with its number
+    /// behind a dot does, so that they can be lost and brought back on demand.
     pub lost_while_exists: Option<PathBuf>,
+}
+
+/// The least of `sizes`, which ascend, that is at least `size`; itself if there is none.
+pub fn round_up(sizes: &[usize], size: usize) -> usize {
+    let found = sizes.iter().copied().find(|own| *own >= size);
+    found.unwrap_or(size)
 }

@@ -130,6 +130,26 @@ impl Signature {
         Batching::Rows
     }
 
+    /// The first dimension, if it is one and the same number in every input and output.
+    pub fn fixed_rows(&self) -> Option<usize> {
+        let mut all = self.inputs.iter().chain(&self.outputs);
+        let rows = self.inputs.first()?.dimensions.first()?.size?;
+        let same = |spec: &TensorSpec| {
+            let first = spec.dimensions.first();
+            first.is_some_and(|first| first.size == Some(rows))
+        };
+        all.all(same).then_some(rows)
+    }
+
+    /// Lets the first dimension of every input and output vary.
+    pub fn vary_rows(&mut self) {
+        for spec in self.inputs.iter_mut().chain(&mut self.outputs) {
+            if let Some(first) = spec.dimensions.first_mut() {
+                *first = Dimension::varying("");
+            }
+        }
+    }
+
     /// The input of this name, with its position.
     pub fn input(&self, name: &str) -> Option<(usize, &TensorSpec)> {
         position(&self.inputs, name)

@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::class::ClassQueue;
 use super::departure::Departure;
 use super::fleet::Fleet;
+use super::grouping::Grouping;
+use super::ladder;
 use super::slots::{Queued, Rank, Slots};
 use super::traffic::Traffic;
-use super::{Admitted, Batch, Item, ItemId, Policy, Rejected, ShapeClass, Step};
+use super::{Admitted, Batch, Item, ItemId, Learned, Load, Policy, Rejected, ShapeClass, Step};
 use crate::clock::Moment;
 
 /// Items waiting for an executor of one lane.
@@ -17,7 +19,8 @@ use crate::clock::Moment;
 /// executor a batch leaves at once with what is there, because batches form while it is busy. With
 /// several, one that brings deadlines waits until it is large enough for the executors to keep up,
 /// or until its head could wait no longer. A batch is never so large that its most urgent member
-/// would be late, and who cannot be in time is told so instead of travelling.
+/// would be late, and who cannot be in time is told so instead of travelling. Rows of different
+/// lengths travel together where padding the shorter ones costs less than another batch.
 #[derive(Clone, Debug)]
 pub struct Batcher {
     pub(super) policy: Policy,
@@ -30,9 +33,10 @@ pub struct Batcher {
     sequence: u64,
     pub(super) fleet: Fleet,
     pub(super) traffic: Traffic,
-    /// Rows that a batch is to have for the executors to keep up, and when that was found.
+    /// Work that a batch is to have for the executors to keep up, and when that was found.
     pub(super) target: f64,
     pub(super) targeted: Moment,
+    pub(super) grouping: Grouping,
 }
 
 impl Batcher {
@@ -49,6 +53,7 @@ impl Batcher {
             traffic: Traffic::default(),
             target: 1.0,
             targeted: Moment::ORIGIN,
+            grouping: Grouping::default(),
         }
     }
 
@@ -69,7 +74,11 @@ impl Batcher {
 
     /// Queues an item, or says why not.
     pub fn admit(&mut self, now: Moment, item: Item) -> Result<Admitted, Rejected> {
-        if item.rows == 0 || item.rows > self.policy.max_batch_size {
+        let length = self.policy.run_length(item.length);
+        if item.rows == 0
+            || item.rows > self.policy.max_batch_size
+            || item.rows.saturating_mul(length) > self.policy.max_batch_tokens
+        {
             return Err(Rejected::Rows);
         }
         self.traffic.arrived(now, &item);
@@ -80,22 +89,35 @@ impl Batcher {
         if let Some(expected) = self.hopeless(now, &item) {
             return Err(Rejected::Late(expected));
         }
+        let id = self.take(now, item);
+        let leaves = self.earliest_departure(item.class, now);
+        Ok(Admitted { id, leaves })
+    }
+
+    /// Queues an item again whose batch failed through no fault of its own. It keeps its place, and
+    /// no bound applies: it has been admitted.
+    pub fn readmit(&mut self, arrived: Moment, item: Item) -> ItemId {
+        self.take(arrived, item)
+    }
+
+    fn take(&mut self, now: Moment, item: Item) -> ItemId {
         let due = item.deadline.unwrap_or(now + self.policy.patience);
         let rank = Rank {
             due: due + self.policy.level_step * item.level,
             sequence: self.sequence,
         };
         self.sequence += 1;
-        let id = self.slots.insert(Queued {
+        let queued = Queued {
             item,
             arrived: now,
             rank,
+            rung: ladder::rung(item.length),
             position: 0,
-        });
-        self.enqueue(item, rank, id);
+        };
+        let id = self.slots.insert(queued);
+        self.enqueue(id, &queued);
         self.debug_check();
-        let leaves = self.earliest_departure(item.class, now);
-        Ok(Admitted { id, leaves })
+        id
     }
 
     /// Takes an item out of the queue; false if it has left already.
@@ -125,23 +147,22 @@ impl Batcher {
     }
 
     /// An executor of `group` took this long for a batch, from its departure on.
-    pub fn completed(
-        &mut self,
-        now: Moment,
-        group: usize,
-        class: ShapeClass,
-        rows: usize,
-        took: Duration,
-    ) {
+    pub fn completed(&mut self, now: Moment, group: usize, load: Load, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.fleet.observe(now, group, class, rows, nanoseconds);
+        self.fleet.observe(now, group, load, nanoseconds);
         self.retarget(now);
     }
 
-    /// An executor of `group` took this long for so many rows in its warm-up.
-    pub fn seed(&mut self, group: usize, rows: usize, took: Duration) {
+    /// An executor of `group` had not enough memory for a batch: for a while, its batches of that class
+    /// are smaller.
+    pub fn ran_out_of_memory(&mut self, now: Moment, group: usize, load: Load) {
+        self.fleet.limit(now, group, load);
+    }
+
+    /// An executor of `group` took this long for so much in its warm-up.
+    pub fn seed(&mut self, group: usize, load: Load, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.fleet.seed(group, rows, nanoseconds);
+        self.fleet.seed(group, load, nanoseconds);
     }
 
     /// So many executors of `group` can run batches now.
@@ -149,10 +170,15 @@ impl Batcher {
         self.fleet.set_alive(group, executors);
     }
 
+    /// What was learned of each group's batches, of all classes; none of those that have run none.
+    pub fn learned(&self) -> Vec<Option<Learned>> {
+        self.fleet.learned().collect()
+    }
+
     /// What is expected of a batch; none before the first.
-    pub fn expected(&self, group: usize, class: ShapeClass, rows: usize) -> Option<Duration> {
-        let time = self.fleet.time(group, class);
-        time.is_known().then(|| duration(time.at(rows as f64)))
+    pub fn expected(&self, group: usize, load: Load) -> Option<Duration> {
+        let time = self.fleet.time(group, load.class);
+        time.is_known().then(|| duration(time.at(load.work())))
     }
 
     /// Drops every item and hands out who was there.
@@ -165,19 +191,20 @@ impl Batcher {
         ids
     }
 
-    fn enqueue(&mut self, item: Item, rank: Rank, id: ItemId) {
+    fn enqueue(&mut self, id: ItemId, queued: &Queued) {
+        let class = queued.item.class;
         let next = self.classes.len();
-        let place = *self.index.entry(item.class).or_insert(next);
+        let place = *self.index.entry(class).or_insert(next);
         if place == next {
-            self.classes.push(ClassQueue::new(item.class));
+            self.classes.push(ClassQueue::new(class));
         }
         let Some(queue) = self.classes.get_mut(place) else {
             return;
         };
         let before = queue.head();
-        queue.push(rank, id, item.rows, &mut self.slots);
+        queue.push(id, queued, &mut self.slots);
         let after = queue.head();
-        self.head_moved(item.class, before, after);
+        self.head_moved(class, before, after);
     }
 
     fn remove(&mut self, id: ItemId) -> Option<Queued> {
@@ -186,7 +213,7 @@ impl Batcher {
         let place = *self.index.get(&class)?;
         let queue = self.classes.get_mut(place)?;
         let before = queue.head();
-        queue.remove(queued.position, queued.item.rows, &mut self.slots);
+        queue.remove(&queued, &mut self.slots);
         let after = queue.head();
         self.slots.remove(id);
         self.settle(class, place, before, after);

@@ -7,7 +7,7 @@ use super::class::ClassQueue;
 use super::service_time::ServiceTime;
 use super::slots::Queued;
 use super::traffic::nanoseconds;
-use super::{Batch, Item, Late, ShapeClass};
+use super::{Batch, Item, ItemId, Late, Load, ShapeClass};
 use crate::clock::Moment;
 
 /// How much more than what arrives the executors are to be able to serve with the batches that a
@@ -42,7 +42,8 @@ impl Batcher {
         if left.is_zero() {
             return Some(Duration::ZERO);
         }
-        let expected = duration(self.fleet.fastest(now, item.class, item.rows)?);
+        let work = self.policy.work(item.rows, item.length);
+        let expected = duration(self.fleet.fastest(now, item.class, work)?);
         (expected + self.policy.margin > left).then_some(expected)
     }
 
@@ -80,22 +81,25 @@ impl Batcher {
             // By then nobody can be in time, and somebody has to say so.
             return deadline;
         }
-        let full = queue.rows >= self.policy.max_batch_size;
-        if full || self.fleet.executors() <= 1 || queue.rows as f64 >= self.target {
+        let work = queue.work as f64;
+        let full =
+            queue.rows >= self.policy.max_batch_size || queue.work >= self.policy.max_batch_tokens;
+        if full || self.fleet.executors() <= 1 || work >= self.target {
             return now;
         }
-        let one_more = duration(time.surely(queue.rows as f64 + 1.0));
+        let one_more = duration(time.surely(work + self.fleet.length()));
         let latest = deadline.before(one_more + self.policy.margin);
         latest.max(now)
     }
 
     /// Whether a group is too slow for the head of a class where another is not.
     fn leaves_it_to_others(&self, time: &ServiceTime, head: &Queued, now: Moment) -> bool {
-        self.within(head.item.deadline, now, time) < head.item.rows as f64
+        let work = self.policy.work(head.item.rows, head.item.length);
+        self.within(head.item.deadline, now, time) < work
             && self
                 .fleet
-                .fastest(now, head.item.class, head.item.rows)
-                .is_some_and(|fastest| fastest < time.at(head.item.rows as f64))
+                .fastest(now, head.item.class, work)
+                .is_some_and(|fastest| fastest < time.at(work))
             && self.hopeless(now, &head.item).is_none()
     }
 
@@ -126,10 +130,10 @@ impl Batcher {
         self.targeted = now;
     }
 
-    /// The rows that a batch is to have for the executors to keep up with what arrives, as far as
+    /// The work that a batch is to have for the executors to keep up with what arrives, as far as
     /// deadlines allow such batches.
     fn find_target(&self, now: Moment) -> f64 {
-        let cap = self.policy.max_batch_size as f64;
+        let cap = self.most_work();
         let most = self
             .traffic
             .budget()
@@ -147,7 +151,13 @@ impl Batcher {
         high.min(most)
     }
 
-    /// The most rows in a batch that is to be in time for a deadline.
+    /// The work of the largest batch, whose rows are as long as they typically are.
+    fn most_work(&self) -> f64 {
+        let rows = self.policy.max_batch_size as f64;
+        (rows * self.fleet.length()).min(self.policy.max_batch_tokens as f64)
+    }
+
+    /// The most work in a batch that is to be in time for a deadline.
     fn within(&self, deadline: Option<Moment>, now: Moment, time: &ServiceTime) -> f64 {
         deadline.map_or(f64::INFINITY, |deadline| {
             let left = deadline.since(now).saturating_sub(self.policy.margin);
@@ -162,11 +172,18 @@ impl Batcher {
             return;
         };
         let before = self.queue(class).and_then(ClassQueue::head);
-        batch.class = class;
+        batch.load.class = class;
         self.refuse_hopeless(place, now, batch);
         let time = self.fleet.time(group, class);
-        self.line_up(place, now, &time, batch);
-        self.board(place, now, &time, batch);
+        if let Some(queue) = self.classes.get(place) {
+            let rungs = self.grouping.find(queue, &time, &self.policy);
+            let fits = self.fleet.fits(now, group, class);
+            let line = Line { place, rungs, fits };
+            self.line_up(line, now, &time, batch);
+            self.board(line, now, &time, batch);
+            self.round_down(&time, batch);
+            self.leave(place, batch);
+        }
         let after = self.queue(class).and_then(ClassQueue::head);
         self.settle(class, place, before, after);
     }
@@ -179,98 +196,137 @@ impl Batcher {
             let Some(expected) = self.hopeless(now, &queued.item) else {
                 break;
             };
-            self.pop(place, queued.item.rows);
+            self.pop(place, &queued);
             self.slots.remove(id);
             batch.late.push(Late { id, expected });
         }
     }
 
-    /// Takes the first of the class out of its queue in order, and refuses those at the front that
+    /// Takes the first of the line out of their queue in order, and refuses those at the front that
     /// would keep the batch smaller than the executors need it.
-    fn line_up(&mut self, place: usize, now: Moment, time: &ServiceTime, batch: &mut Batch) {
-        let cap = self.policy.max_batch_size as f64;
+    fn line_up(&mut self, line: Line, now: Moment, time: &ServiceTime, batch: &mut Batch) {
+        let cap = self.most_work().min(line.fits);
         let enough = (SMALL * self.target).min(cap);
-        let mut waiting = self.classes.get(place).map_or(0, |queue| queue.rows) as f64;
+        let mut waiting = self.classes.get(line.place).map_or(0, |queue| queue.work) as f64;
         let mut best = (0, 0.0);
         let mut position = 0;
-        loop {
-            self.lengthen(place, position + 1, batch);
-            let Some((_, id)) = batch.line.get(position).copied() else {
-                break;
-            };
-            let Some(item) = self.slots.get(id).map(|queued| queued.item) else {
-                break;
-            };
-            let rows = self.within(item.deadline, now, time).min(cap).min(waiting);
-            if rows > best.1 {
-                best = (position, rows);
+        while let Some((_, item)) = self.in_line(line, position, batch) {
+            let work = self.within(item.deadline, now, time).min(cap).min(waiting);
+            if work > best.1 {
+                best = (position, work);
             }
-            waiting -= item.rows as f64;
+            waiting -= (item.rows * item.length) as f64;
             position += 1;
             if best.1 >= enough || best.1 >= waiting {
                 break;
             }
         }
         let expected = duration(time.at(best.1));
-        for (_, id) in batch.line.drain(..best.0.min(batch.line.len())) {
+        for id in batch.line.drain(..best.0.min(batch.line.len())) {
             self.slots.remove(id);
             batch.late.push(Late { id, expected });
         }
     }
 
-    /// Has those in line travel while they fit and are in time, and puts the rest back.
-    fn board(&mut self, place: usize, now: Moment, time: &ServiceTime, batch: &mut Batch) {
-        let mut most = self.policy.max_batch_size as f64;
-        let mut position = 0;
-        loop {
-            self.lengthen(place, position + 1, batch);
-            let Some((_, id)) = batch.line.get(position).copied() else {
-                break;
-            };
-            let Some(item) = self.slots.get(id).map(|queued| queued.item) else {
-                break;
-            };
+    /// Has those in line travel while they fit and are in time.
+    fn board(&mut self, line: Line, now: Moment, time: &ServiceTime, batch: &mut Batch) {
+        let mut most = line.fits;
+        while let Some((id, item)) = self.in_line(line, batch.members.len(), batch) {
             if let Some(expected) = self.hopeless(now, &item) {
                 // Among the more urgent, whose deadlines may be later.
+                batch.line.remove(batch.members.len());
+                self.slots.remove(id);
                 batch.late.push(Late { id, expected });
-            } else {
-                let allowed = self.within(item.deadline, now, time).min(most);
-                let rows = batch.rows + item.rows;
-                // The first goes whatever is expected: if nothing is known, it has to be tried.
-                let first = batch.members.is_empty();
-                if rows > self.policy.max_batch_size || (!first && rows as f64 > allowed) {
-                    break;
+                continue;
+            }
+            let rows = batch.load.rows + item.rows;
+            let length = batch.load.length.max(self.policy.run_length(item.length));
+            let allowed = self.within(item.deadline, now, time).min(most);
+            // The first goes whatever is expected: if nothing is known, it has to be tried.
+            let first = batch.members.is_empty();
+            if rows > self.policy.max_batch_size
+                || rows.saturating_mul(length) > self.policy.max_batch_tokens
+                || (!first && self.policy.work(rows, length) > allowed)
+            {
+                break;
+            }
+            most = allowed;
+            (batch.load.rows, batch.load.length) = (rows, length);
+            batch.members.push(id);
+        }
+    }
+
+    /// Where executors take some numbers of rows only: leaves out the last if two batches that are
+    /// less padded take less time than one that is more.
+    fn round_down(&mut self, time: &ServiceTime, batch: &mut Batch) {
+        let Load { rows, length, .. } = batch.load;
+        if rows == 0 {
+            return;
+        }
+        let lower = self.policy.batch_sizes.iter().rev();
+        let lower = lower.copied().find(|size| *size < rows);
+        if let Some(lower) = lower.filter(|_| self.policy.run_rows(rows) != rows) {
+            let takes = |rows| time.at(self.policy.work(rows, length));
+            if takes(lower) + takes(rows - lower) < takes(rows) {
+                while batch.load.rows > lower && batch.members.len() > 1 {
+                    let last = batch.members.pop().and_then(|id| self.slots.get(id));
+                    batch.load.rows -= last.map_or(0, |queued| queued.item.rows);
                 }
-                most = allowed;
-                batch.rows = rows;
-                batch.members.push(id);
-            }
-            self.slots.remove(id);
-            position += 1;
-        }
-        for (rank, id) in batch.line.drain(..).skip(position) {
-            let rows = self.slots.get(id).map_or(0, |queued| queued.item.rows);
-            if let Some(queue) = self.classes.get_mut(place) {
-                queue.push(rank, id, rows, &mut self.slots);
+                let items = batch.members.iter().filter_map(|id| self.slots.get(*id));
+                let longest = items.map(|queued| queued.item.length).max();
+                batch.load.length = self.policy.run_length(longest.unwrap_or(0));
             }
         }
+        batch.load.rows = self.policy.run_rows(batch.load.rows);
     }
 
-    /// Takes members out of the queue until so many are in line, or there are no more.
-    fn lengthen(&mut self, place: usize, members: usize, batch: &mut Batch) {
-        while batch.line.len() < members {
-            let Some(head) = self.classes.get(place).and_then(ClassQueue::head) else {
-                return;
+    /// Has the batch's members gone, and puts back who else was in line.
+    fn leave(&mut self, place: usize, batch: &mut Batch) {
+        for id in &batch.members {
+            self.slots.remove(*id);
+        }
+        for id in batch.line.drain(..).skip(batch.members.len()) {
+            let Some(queued) = self.slots.get(id).copied() else {
+                continue;
             };
-            let rows = self.slots.get(head.1).map_or(0, |queued| queued.item.rows);
-            self.pop(place, rows);
-            batch.line.push(head);
+            if let Some(queue) = self.classes.get_mut(place) {
+                queue.push(id, &queued, &mut self.slots);
+            }
         }
     }
 
-    fn pop(&mut self, place: usize, rows: usize) {
+    /// Who stands at `position` in line; takes members out of their queue until somebody does.
+    fn in_line(
+        &mut self,
+        line: Line,
+        position: usize,
+        batch: &mut Batch,
+    ) -> Option<(ItemId, Item)> {
+        while batch.line.len() <= position {
+            let (low, high) = line.rungs;
+            let queue = self.classes.get(line.place)?;
+            let (_, id) = queue.first_between(low, high)?;
+            let queued = self.slots.get(id).copied()?;
+            self.pop(line.place, &queued);
+            batch.line.push(id);
+        }
+        let id = *batch.line.get(position)?;
+        self.slots.get(id).map(|queued| (id, queued.item))
+    }
+
+    fn pop(&mut self, place: usize, queued: &Queued) {
         if let Some(queue) = self.classes.get_mut(place) {
-            queue.remove(0, rows, &mut self.slots);
+            queue.remove(queued, &mut self.slots);
         }
     }
+}
+
+/// Those of one class who may travel together.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    place: usize,
+    /// The places of the first and the last rung of their lengths.
+    rungs: (usize, usize),
+    /// The most work that fits into the memory of the executor's device.
+    fits: f64,
 }

@@ -1,10 +1,11 @@
 //! The executors of one lane, and what is known of their speed.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use super::ShapeClass;
-use super::service_time::ServiceTime;
+use super::service_time::{Learned, ServiceTime};
 use super::traffic::nanoseconds;
+use super::{Load, ShapeClass};
 use crate::clock::Moment;
 
 /// Shape classes whose times are remembered, of each group. Of others, what is known of all.
@@ -14,6 +15,12 @@ const BELIEVED: f64 = 1e9;
 /// The same in batches' times.
 const BELIEVED_BATCHES: f64 = 20.0;
 
+/// After how long twice as much is tried as was found to fit into memory.
+const DOUBLES: Duration = Duration::from_secs(30);
+/// After how long nothing is left of it: by then it is a thousand times as much.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+/// How many batches the typical length looks back.
+const LENGTHS: f64 = 16.0;
 /// Rows by whose time groups are compared.
 const COMPARED: f64 = 8.0;
 
@@ -23,6 +30,8 @@ struct Group {
     alive: usize,
     overall: ServiceTime,
     by_class: HashMap<ShapeClass, (ServiceTime, u64)>,
+    /// Work that was found to fit into memory, and when.
+    limits: HashMap<ShapeClass, (f64, Moment)>,
     batches: u64,
     /// When a batch was last seen.
     seen: Moment,
@@ -35,7 +44,7 @@ impl Group {
             .map_or(self.overall, |(time, _)| *time)
     }
 
-    fn observe(&mut self, class: ShapeClass, rows: usize, nanoseconds: u64) {
+    fn observe(&mut self, class: ShapeClass, work: f64, nanoseconds: u64) {
         self.batches += 1;
         if self.by_class.len() >= MOST_CLASSES && !self.by_class.contains_key(&class) {
             let oldest = self.by_class.iter().min_by_key(|(_, (_, seen))| *seen);
@@ -43,11 +52,11 @@ impl Group {
                 self.by_class.remove(&oldest);
             }
         }
-        let new = || (ServiceTime::like(&self.overall, rows, nanoseconds), 0);
+        let new = || (ServiceTime::like(&self.overall, work, nanoseconds), 0);
         let (time, seen) = self.by_class.entry(class).or_insert_with(new);
-        time.observe(rows, nanoseconds);
+        time.observe(work, nanoseconds);
         *seen = self.batches;
-        self.overall.observe(rows, nanoseconds);
+        self.overall.observe(work, nanoseconds);
     }
 }
 
@@ -61,6 +70,8 @@ pub(super) struct Fleet {
     /// Whether every group alive has been seen.
     known: bool,
     executors: usize,
+    /// Smoothed length of the rows of batches; 1 where nothing is padded.
+    length: f64,
 }
 
 impl Fleet {
@@ -76,6 +87,7 @@ impl Fleet {
             slowest: 0,
             known: false,
             executors: 0,
+            length: 1.0,
         };
         fleet.compare();
         fleet
@@ -88,7 +100,7 @@ impl Fleet {
             groups.filter(|(_, group)| group.alive > 0)
         };
         let by_time = |a: &(usize, &Group), b: &(usize, &Group)| {
-            let time = |group: &Group| group.overall.at(COMPARED);
+            let time = |group: &Group| group.overall.at(COMPARED * self.length);
             time(a.1).total_cmp(&time(b.1))
         };
         let fastest = alive().min_by(by_time).map_or(0, |(index, _)| index);
@@ -108,6 +120,11 @@ impl Fleet {
         self.executors
     }
 
+    /// How long rows typically are.
+    pub(super) fn length(&self) -> f64 {
+        self.length
+    }
+
     pub(super) fn set_alive(&mut self, group: usize, alive: usize) {
         if let Some(group) = self.groups.get_mut(group) {
             group.alive = alive;
@@ -116,27 +133,55 @@ impl Fleet {
     }
 
     /// A batch of no particular class was run, as in a warm-up.
-    pub(super) fn seed(&mut self, group: usize, rows: usize, nanoseconds: u64) {
+    pub(super) fn seed(&mut self, group: usize, load: Load, nanoseconds: u64) {
         if let Some(group) = self.groups.get_mut(group) {
-            group.overall.observe(rows, nanoseconds);
+            group.overall.observe(load.work(), nanoseconds);
         }
+        self.length = load.length as f64;
         self.compare();
     }
 
     /// A batch was run.
-    pub(super) fn observe(
-        &mut self,
-        now: Moment,
-        group: usize,
-        class: ShapeClass,
-        rows: usize,
-        nanoseconds: u64,
-    ) {
+    pub(super) fn observe(&mut self, now: Moment, group: usize, load: Load, nanoseconds: u64) {
         if let Some(group) = self.groups.get_mut(group) {
             group.seen = now;
-            group.observe(class, rows, nanoseconds);
+            group.observe(load.class, load.work(), nanoseconds);
         }
+        self.length += (load.length as f64 - self.length) / LENGTHS;
         self.compare();
+    }
+
+    /// A batch did not fit into the memory of a group's device: half of it may.
+    pub(super) fn limit(&mut self, now: Moment, group: usize, load: Load) {
+        let Some(group) = self.groups.get_mut(group) else {
+            return;
+        };
+        group
+            .limits
+            .retain(|_, (_, since)| now.since(*since) < FORGOTTEN);
+        if group.limits.len() < MOST_CLASSES || group.limits.contains_key(&load.class) {
+            let least = load.length as f64;
+            let fits = (load.work() / 2.0).max(least);
+            group.limits.insert(load.class, (fits, now));
+        }
+    }
+
+    /// The most work that is known to fit into the memory of a group's device; it doubles with time,
+    /// because memory that others took comes back.
+    pub(super) fn fits(&self, now: Moment, group: usize, class: ShapeClass) -> f64 {
+        let limit = self
+            .groups
+            .get(group)
+            .and_then(|group| group.limits.get(&class));
+        limit.map_or(f64::INFINITY, |(fits, since)| {
+            let doublings = nanoseconds(now.since(*since)) / nanoseconds(DOUBLES);
+            fits * doublings.floor().exp2()
+        })
+    }
+
+    /// What was learned of each group, of all classes.
+    pub(super) fn learned(&self) -> impl Iterator<Item = Option<Learned>> + '_ {
+        self.groups.iter().map(|group| group.overall.learned())
     }
 
     /// How long a group takes for a class.
@@ -146,22 +191,22 @@ impl Fleet {
             .map_or_else(ServiceTime::default, |group| group.time(class))
     }
 
-    /// The time in which the fastest executors are expected to serve so many rows of a class, if every
+    /// The time in which the fastest executors are expected to do so much work of a class, if every
     /// group is known, and theirs not from too long ago: what was learned in bad times must not keep
     /// everyone out for ever.
-    pub(super) fn fastest(&self, now: Moment, class: ShapeClass, rows: usize) -> Option<f64> {
+    pub(super) fn fastest(&self, now: Moment, class: ShapeClass, work: f64) -> Option<f64> {
         let group = self.groups.get(self.fastest).filter(|_| self.known)?;
-        let expected = group.time(class).at(rows as f64);
+        let expected = group.time(class).at(work);
         let believed = (BELIEVED_BATCHES * expected).max(BELIEVED);
         (nanoseconds(now.since(group.seen)) <= believed).then_some(expected)
     }
 
-    /// Rows a nanosecond if every executor runs batches of so many.
-    pub(super) fn throughput(&self, rows: f64) -> f64 {
+    /// Work a nanosecond if every executor runs batches of so much.
+    pub(super) fn throughput(&self, work: f64) -> f64 {
         let each = |group: &Group| {
-            let time = group.overall.at(rows);
+            let time = group.overall.at(work);
             if time > 0.0 {
-                group.alive as f64 * rows / time
+                group.alive as f64 * work / time
             } else {
                 f64::INFINITY
             }

@@ -34,7 +34,7 @@ impl Batcher {
     }
 
     fn check_class(&self, queue: &super::class::ClassQueue) {
-        let mut rows = 0;
+        let (mut rows, mut work) = (0, 0);
         let head = queue.head().map(|(rank, _)| rank);
         for (position, rank, id) in queue.members() {
             let queued = self.slots.get(id);
@@ -46,8 +46,10 @@ impl Batcher {
             );
             assert!(head <= Some(rank), "a head that is not the first");
             rows += queued.map_or(0, |queued| queued.item.rows);
+            work += queued.map_or(0, |queued| queued.item.rows * queued.item.length);
         }
         assert_eq!(rows, queue.rows, "rows of a class");
+        assert_eq!(work, queue.work, "work of a class");
     }
 }
 
@@ -59,7 +61,9 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::clock::Moment;
-    use crate::scheduler::{Batch, Batcher, Item, ItemId, Policy, Rejected, ShapeClass, Step};
+    use crate::scheduler::{
+        Batch, Batcher, Item, ItemId, Load, Policy, Rejected, ShapeClass, Step,
+    };
 
     /// Two groups, of which the second is slower.
     const EXECUTORS: [usize; 2] = [2, 1];
@@ -69,6 +73,7 @@ mod tests {
     enum Event {
         Arrive {
             rows: usize,
+            length: usize,
             class: u64,
             patience: Option<u64>,
             level: u32,
@@ -82,8 +87,10 @@ mod tests {
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            6 => (0usize..6, 0u64..3, proptest::option::of(0u64..40), 0u32..3)
-                .prop_map(|(rows, class, patience, level)| Event::Arrive { rows, class, patience, level }),
+            6 => (0usize..6, 1usize..40, 0u64..3, proptest::option::of(0u64..40), 0u32..3)
+                .prop_map(|(rows, length, class, patience, level)| {
+                    Event::Arrive { rows, length, class, patience, level }
+                }),
             1 => (0usize..64).prop_map(Event::Cancel),
             2 => (0u64..20).prop_map(Event::Pass),
             4 => (0usize..2).prop_map(Event::ExecutorFree),
@@ -94,17 +101,28 @@ mod tests {
     }
 
     fn policy() -> impl Strategy<Value = Policy> {
-        (1usize..8, 1usize..20, prop_oneof![Just(0), 0u64..15]).prop_map(|(batch, queue, delay)| {
-            Policy {
+        let lengths = prop_oneof![Just(None), Just(Some(vec![])), Just(Some(vec![4, 16, 40]))];
+        let delay = prop_oneof![Just(0), 0u64..15];
+        let tokens = prop_oneof![Just(usize::MAX), 1usize..200];
+        (1usize..8, 1usize..20, delay, lengths, tokens, any::<bool>()).prop_map(
+            |(batch, queue, delay, lengths, tokens, sizes)| Policy {
                 max_batch_size: batch,
+                max_batch_tokens: lengths.as_ref().map_or(usize::MAX, |_| tokens),
+                batch_sizes: if sizes {
+                    vec![batch.div_ceil(2), batch]
+                } else {
+                    vec![]
+                },
+                // One of length 1 stands for a model of which nothing is padded.
+                lengths: lengths.unwrap_or_else(|| vec![1]),
                 max_queue_size: queue,
                 max_queue_delay: Duration::from_nanos(delay),
                 preferred_sizes: if delay % 2 == 0 { vec![] } else { vec![3] },
                 patience: Duration::from_nanos(25),
                 level_step: Duration::from_nanos(30),
                 margin: MARGIN,
-            }
-        })
+            },
+        )
     }
 
     /// A model too simple to be wrong: who is waiting, and since when.
@@ -121,7 +139,12 @@ mod tests {
             let passed = item.deadline.is_some_and(|deadline| deadline <= self.now);
             match admitted {
                 Err(Rejected::Rows) => {
-                    assert!(item.rows == 0 || item.rows > policy.max_batch_size);
+                    let tokens = item.rows * policy.run_length(item.length);
+                    assert!(
+                        item.rows == 0
+                            || item.rows > policy.max_batch_size
+                            || tokens > policy.max_batch_tokens
+                    );
                 }
                 Err(Rejected::Full) => assert!(self.waiting.len() >= policy.max_queue_size),
                 Err(Rejected::Late(expected)) => self.is_late(&item, expected),
@@ -180,20 +203,23 @@ mod tests {
         }
 
         fn departed(&mut self, batcher: &Batcher, batch: &Batch) {
-            assert!(
-                batch.rows <= batcher.policy().max_batch_size,
-                "over the cap"
-            );
+            let policy = batcher.policy();
+            let Load {
+                class,
+                rows,
+                length,
+            } = batch.load;
             let mut left = Vec::new();
             for id in &batch.members {
                 left.push(self.waiting.remove(id).expect("leaves once"));
             }
-            assert_eq!(
-                batch.rows,
-                left.iter().map(|(item, ..)| item.rows).sum::<usize>()
-            );
-            let class = left[0].0.class;
-            assert_eq!(class, batch.class);
+            let members = left.iter().map(|(item, ..)| item.rows).sum::<usize>();
+            assert!(members <= policy.max_batch_size, "over the cap");
+            assert!(members * length <= policy.max_batch_tokens, "over the cap");
+            assert_eq!(rows, policy.run_rows(members));
+            let longest = left.iter().map(|(item, ..)| item.length).max();
+            assert_eq!(length, policy.run_length(longest.unwrap_or(0)));
+            assert_eq!(class, left[0].0.class);
             for (item, ..) in &left {
                 assert_eq!(item.class, class, "strangers in a batch");
                 assert!(
@@ -201,7 +227,9 @@ mod tests {
                     "left late"
                 );
             }
-            self.first_come(class, &left);
+            if policy.lengths == [1] {
+                self.first_come(class, &left);
+            }
         }
 
         /// Without deadlines nobody overtakes within a class and a level.
@@ -239,9 +267,10 @@ mod tests {
             let mut oracle = Oracle { now: Moment::ORIGIN, waiting: HashMap::new(), admitted: 0 };
             for event in events {
                 match event {
-                    Event::Arrive { rows, class, patience, level } => {
+                    Event::Arrive { rows, length, class, patience, level } => {
                         let deadline = patience.map(|n| oracle.now + Duration::from_nanos(n));
-                        let item = Item { rows, class: ShapeClass(class), deadline, level };
+                        let length = if batcher.policy().lengths == [1] { 1 } else { length };
+                        let item = Item { rows, length, class: ShapeClass(class), deadline, level };
                         oracle.arrive(&mut batcher, item);
                     }
                     Event::Cancel(nth) => {
@@ -257,7 +286,7 @@ mod tests {
                     Event::ExecutorFree(group) => oracle.poll(&mut batcher, group, &mut batch),
                     Event::Completed(group, rows, took) => {
                         let took = Duration::from_nanos(took * (1 + group as u64));
-                        batcher.completed(oracle.now, group, ShapeClass(0), rows, took);
+                        batcher.completed(oracle.now, group, Load::of(rows), took);
                     }
                     Event::Alive(executors) => batcher.set_alive(0, executors),
                 }

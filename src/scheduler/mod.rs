@@ -6,7 +6,9 @@ mod batcher;
 mod class;
 mod departure;
 mod fleet;
+mod grouping;
 mod invariants;
+mod ladder;
 mod policy;
 mod service_time;
 mod slots;
@@ -15,7 +17,8 @@ mod tests;
 mod traffic;
 
 pub use batcher::Batcher;
-pub use policy::{Admitted, Batch, Late, Policy, Rejected, Step};
+pub use policy::{Admitted, Batch, Late, Load, Policy, Rejected, Step};
+pub use service_time::Learned;
 pub use slots::ItemId;
 
 use crate::clock::Moment;
@@ -29,6 +32,8 @@ pub struct ShapeClass(pub u64);
 pub struct Item {
     /// Rows it adds to a batch; at least 1.
     pub rows: usize,
+    /// How long its rows are, where shorter ones of a batch are padded to the longest; else 1.
+    pub length: usize,
     /// With whom it may travel.
     pub class: ShapeClass,
     /// When its answer is worthless.

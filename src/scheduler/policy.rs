@@ -2,15 +2,22 @@
 
 use std::time::Duration;
 
-use super::slots::Rank;
 use super::{ItemId, ShapeClass};
 use crate::clock::Moment;
+use crate::model::round_up;
 
 /// What a batcher may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The most rows in one batch; at least 1.
     pub max_batch_size: usize,
+    /// The most work in one batch: its rows times the length that they are padded to.
+    pub max_batch_tokens: usize,
+    /// Rows of the batches that executors take, ascending; a batch is padded to the next. Empty if
+    /// they take any.
+    pub batch_sizes: Vec<usize>,
+    /// Lengths to which rows are padded, ascending; empty: to the longest of the batch.
+    pub lengths: Vec<usize>,
     /// The most items queued.
     pub max_queue_size: usize,
     /// If not zero: how long a batch that is not full waits for company while an executor is free,
@@ -32,6 +39,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             max_batch_size: 32,
+            max_batch_tokens: usize::MAX,
+            batch_sizes: Vec::new(),
+            lengths: Vec::new(),
             max_queue_size: 1024,
             max_queue_delay: Duration::ZERO,
             preferred_sizes: Vec::new(),
@@ -42,13 +52,57 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// The rows that a batch of so many runs as.
+    pub fn run_rows(&self, rows: usize) -> usize {
+        round_up(&self.batch_sizes, rows)
+    }
+
+    /// The length that rows of this length are padded to, alone.
+    pub fn run_length(&self, length: usize) -> usize {
+        round_up(&self.lengths, length)
+    }
+
+    /// The work of a batch: its rows times their length, as it runs.
+    pub(super) fn work(&self, rows: usize, length: usize) -> f64 {
+        self.run_rows(rows) as f64 * self.run_length(length) as f64
+    }
+}
+
+/// What an executor runs at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// The class of all rows.
+    pub class: ShapeClass,
+    /// Rows.
+    pub rows: usize,
+    /// How long each is, padding included; 1 where nothing is padded.
+    pub length: usize,
+}
+
+impl Load {
+    /// Rows of no particular class that nothing is padded of.
+    pub fn of(rows: usize) -> Self {
+        Self {
+            rows,
+            length: 1,
+            ..Self::default()
+        }
+    }
+
+    /// Rows times their length.
+    pub(super) fn work(self) -> f64 {
+        self.rows as f64 * self.length as f64
+    }
+}
+
 /// Why an item was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// The queue holds as many items as it may.
     #[error("the queue is full")]
     Full,
-    /// It has no rows, or more than a batch may have.
+    /// It has no rows, or more rows or tokens than a batch may have.
     #[error("the rows do not fit a batch")]
     Rows,
     /// Its deadline has passed, or is nearer than the time in which any executor is expected to
@@ -91,14 +145,13 @@ pub struct Late {
 pub struct Batch {
     /// Who travels, in order.
     pub members: Vec<ItemId>,
-    /// Rows of all members.
-    pub rows: usize,
-    /// Their class.
-    pub class: ShapeClass,
+    /// What runs: rows of all members, padded to one length and to a number of rows that executors
+    /// take.
+    pub load: Load,
     /// Who left the queue because the deadline had passed or could not be met.
     pub late: Vec<Late>,
     /// Members of the class by rank, while it is decided who leaves.
-    pub(super) line: Vec<(Rank, ItemId)>,
+    pub(super) line: Vec<ItemId>,
 }
 
 impl Batch {
@@ -106,6 +159,6 @@ impl Batch {
         self.members.clear();
         self.late.clear();
         self.line.clear();
-        self.rows = 0;
+        self.load = Load::default();
     }
 }

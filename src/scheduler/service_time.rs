@@ -1,4 +1,5 @@
-//! How long a batch of n rows takes, s(n) = a + c n, learned from what batches took.
+//! How long a batch of n rows takes, s(n) = a + c n, learned from what batches took. Where lengths
+//! are padded a row counts for as many as it is long, and n is the batch's *work*.
 
 /// Share of what was known that stays when a batch is seen: some fifty batches are remembered.
 const KEEP: f64 = 1.0 - 1.0 / 48.0;
@@ -11,6 +12,19 @@ const LEAST_DEVIATION: f64 = 0.02;
 const TRUSTED: u32 = 6;
 /// How different the sizes have to be, relative to their mean, to tell a slope from noise.
 const LEAST_SPREAD: f64 = 0.02;
+
+/// What was learned of a kind of batch. Times are nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Learned {
+    /// `a` in s(n) = a + c n.
+    pub fixed: f64,
+    /// `c`; 0 before batches of different sizes have been seen.
+    pub per_row: f64,
+    /// How far a batch usually is from that.
+    pub deviation: f64,
+    /// Batches seen.
+    pub batches: u64,
+}
 
 /// The learned service time of one kind of batch. Times are nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +46,8 @@ pub(super) struct ServiceTime {
 
 impl ServiceTime {
     /// Of a kind of which one batch has been seen: like `other`, but for what that one says.
-    pub(super) fn like(other: &Self, rows: usize, nanoseconds: u64) -> Self {
-        let expected = other.at(rows as f64);
+    pub(super) fn like(other: &Self, rows: f64, nanoseconds: u64) -> Self {
+        let expected = other.at(rows);
         if expected <= 0.0 {
             return Self::default();
         }
@@ -57,9 +71,18 @@ impl ServiceTime {
         self.seen > 0
     }
 
+    pub(super) fn learned(&self) -> Option<Learned> {
+        self.is_known().then(|| Learned {
+            fixed: self.fixed,
+            per_row: self.per_row.unwrap_or(0.0),
+            deviation: self.deviation,
+            batches: u64::from(self.seen),
+        })
+    }
+
     /// Adds what a batch took.
-    pub(super) fn observe(&mut self, rows: usize, nanoseconds: u64) {
-        let (rows, mut took) = (rows as f64, nanoseconds as f64);
+    pub(super) fn observe(&mut self, rows: f64, nanoseconds: u64) {
+        let mut took = nanoseconds as f64;
         if self.seen > 0 {
             let expected = self.at(rows);
             let usual = self.deviation.max(LEAST_DEVIATION * expected);
@@ -147,7 +170,7 @@ mod tests {
     fn learned(sizes: impl IntoIterator<Item = usize>) -> ServiceTime {
         let mut time = ServiceTime::default();
         for rows in sizes {
-            time.observe(rows, linear(rows));
+            time.observe(rows as f64, linear(rows));
         }
         time
     }
@@ -186,14 +209,14 @@ mod tests {
     #[test]
     fn a_new_kind_is_like_the_others_but_for_its_speed() {
         let others = learned((0..100).map(|index| 1 + index % 16));
-        let time = ServiceTime::like(&others, 4, 3 * linear(4));
+        let time = ServiceTime::like(&others, 4.0, 3 * linear(4));
         near(time.at(16.0), 3.0 * linear(16) as f64, 0.01);
     }
 
     #[test]
     fn one_stall_changes_little() {
         let mut time = learned((0..100).map(|index| 1 + index % 16));
-        time.observe(8, 1000 * linear(8));
+        time.observe(8.0, 1000 * linear(8));
         near(time.at(8.0), linear(8) as f64, 0.02);
     }
 
@@ -202,12 +225,12 @@ mod tests {
         let mut time = learned((0..200).map(|index| 1 + index % 16));
         for index in 0..150 {
             let rows = 1 + index % 16;
-            time.observe(rows, 3 * linear(rows));
+            time.observe(rows as f64, 3 * linear(rows));
         }
         near(time.at(8.0), 3.0 * linear(8) as f64, 0.1);
         for index in 0..150 {
             let rows = 1 + index % 16;
-            time.observe(rows, linear(rows));
+            time.observe(rows as f64, linear(rows));
         }
         near(time.at(8.0), linear(8) as f64, 0.1);
     }
@@ -225,7 +248,7 @@ mod tests {
     #[test]
     fn time_that_does_not_depend_on_size_is_no_bound_on_size() {
         let mut time = ServiceTime::default();
-        for rows in [1, 32, 4, 16] {
+        for rows in [1.0, 32.0, 4.0, 16.0] {
             time.observe(rows, 1_000_000);
         }
         assert_eq!(time.most_rows(999_999.0), 0.0);

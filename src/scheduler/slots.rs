@@ -4,7 +4,7 @@ use super::Item;
 use crate::clock::Moment;
 
 /// An item's identity for as long as it is queued, and after that nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ItemId {
     slot: u32,
     generation: u32,
@@ -29,7 +29,9 @@ pub(super) struct Queued {
     pub(super) item: Item,
     pub(super) arrived: Moment,
     pub(super) rank: Rank,
-    /// Where it stands in its class's heap.
+    /// Which lengths it is queued with; see [`super::ladder`].
+    pub(super) rung: usize,
+    /// Where it stands in its rung's heap.
     pub(super) position: usize,
 }
 

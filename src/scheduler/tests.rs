@@ -7,6 +7,7 @@ use super::*;
 fn item(rows: usize, class: u64) -> Item {
     Item {
         rows,
+        length: 1,
         class: ShapeClass(class),
         deadline: None,
         level: 0,
@@ -42,9 +43,9 @@ fn leaves_at_once_with_what_is_there_up_to_the_cap() {
         .map(|rows| batcher.admit(at(0), item(*rows, 0)).unwrap().id)
         .collect();
     assert_eq!(batcher.poll(at(0), 0, &mut batch), Step::Dispatch);
-    assert_eq!((batch.members.as_slice(), batch.rows), (&ids[..2], 3));
+    assert_eq!((batch.members.as_slice(), batch.load.rows), (&ids[..2], 3));
     assert_eq!(batcher.poll(at(0), 0, &mut batch), Step::Dispatch);
-    assert_eq!((batch.members.as_slice(), batch.rows), (&ids[2..], 4));
+    assert_eq!((batch.members.as_slice(), batch.load.rows), (&ids[2..], 4));
     assert_eq!(batcher.poll(at(0), 0, &mut batch), Step::Idle);
 }
 
@@ -56,9 +57,9 @@ fn shapes_do_not_break_each_others_batches() {
         batcher.admit(at(0), item(1, class)).unwrap();
     }
     assert_eq!(batcher.poll(at(0), 0, &mut batch), Step::Dispatch);
-    assert_eq!(batch.rows, 3);
+    assert_eq!(batch.load.rows, 3);
     assert_eq!(batcher.poll(at(0), 0, &mut batch), Step::Dispatch);
-    assert_eq!(batch.rows, 2);
+    assert_eq!(batch.load.rows, 2);
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn an_explicit_delay_waits_until_full_or_over() {
     batcher.admit(at(20), item(1, 0)).unwrap();
     batcher.admit(at(21), item(1, 0)).unwrap();
     assert_eq!(batcher.poll(at(21), 0, &mut batch), Step::Dispatch);
-    assert_eq!(batch.rows, 2);
+    assert_eq!(batch.load.rows, 2);
 }
 
 #[test]

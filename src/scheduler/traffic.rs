@@ -13,7 +13,7 @@ const BUDGETS: f64 = 64.0;
 /// The rate of arrivals, and the time that requests bring with them. Times are nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
-    /// Rows that came, those long ago counting less.
+    /// Work that came, that of long ago counting less.
     recent: f64,
     first: Option<Moment>,
     last: Moment,
@@ -23,7 +23,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn arrived(&mut self, now: Moment, item: &Item) {
-        self.recent = self.recent * self.fading(now) + item.rows as f64;
+        self.recent = self.recent * self.fading(now) + (item.rows * item.length) as f64;
         self.first.get_or_insert(now);
         self.last = now;
         if let Some(deadline) = item.deadline {
@@ -33,7 +33,7 @@ impl Traffic {
         }
     }
 
-    /// Rows a nanosecond.
+    /// Work a nanosecond: rows, times their length where it varies.
     pub(super) fn rate(&self, now: Moment) -> f64 {
         let Some(first) = self.first else {
             return 0.0;
@@ -66,6 +66,7 @@ mod tests {
     fn item(deadline: Option<Moment>) -> Item {
         Item {
             rows: 2,
+            length: 1,
             class: ShapeClass(0),
             deadline,
             level: 0,

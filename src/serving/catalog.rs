@@ -12,6 +12,7 @@ use super::inputs::InputCheck;
 use super::lane::Lane;
 use super::statistics::{Ledger, Statistics};
 use crate::model::{Batching, ModelPolicy, Signature, VersionId};
+use crate::scheduler::Learned;
 use crate::status::{Code, Status};
 
 /// A loaded version.
@@ -41,6 +42,19 @@ impl Version {
             Batching::Rows => self.policy.batch.max_batch_size,
             Batching::Alone(_) => 1,
         }
+    }
+
+    /// What was learned of its batches on each device that has run one.
+    pub fn service_times(&self) -> impl Iterator<Item = (String, Learned)> {
+        let mut names: Vec<String> = Vec::new();
+        for device in &self.devices {
+            if !names.contains(device) {
+                names.push(device.clone());
+            }
+        }
+        let learned = self.lane.learned();
+        let known = names.into_iter().zip(learned);
+        known.filter_map(|(device, learned)| Some((device, learned?)))
     }
 
     /// What it has done so far.

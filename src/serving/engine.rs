@@ -121,6 +121,7 @@ fn queue(
 ) -> Result<Seat, Refused> {
     let item = Item {
         rows: checked.rows,
+        length: checked.length,
         class: checked.class,
         deadline,
         level: level(priority, &version.policy.queue),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::instance::Instance;
+use super::instance::{Broken, Instance};
 use super::lane::{Lane, Next};
 
 /// First pause before an instance that broke is made again; doubles up to [`MOST_BACKOFF`].
@@ -17,7 +17,7 @@ pub(super) fn run(lane: &Arc<Lane>) {
     loop {
         held = match lane.next(held) {
             Next::Run(instance) => serve(lane, instance),
-            Next::Mend(instance, reason) => mend(lane, instance, &reason),
+            Next::Mend(instance, broken) => mend(lane, instance, &broken),
             Next::End => return,
         };
     }
@@ -26,14 +26,15 @@ pub(super) fn run(lane: &Arc<Lane>) {
 fn serve(lane: &Lane, mut instance: Box<Instance>) -> Option<Box<Instance>> {
     match instance.serve() {
         Ok(()) => Some(instance),
-        Err(reason) => mend(lane, instance, &reason),
+        Err(broken) => mend(lane, instance, &broken),
     }
 }
 
 /// Tries until the instance is whole again; none if the lane closed first.
-fn mend(lane: &Lane, mut instance: Box<Instance>, reason: &str) -> Option<Box<Instance>> {
+fn mend(lane: &Lane, mut instance: Box<Instance>, broken: &Broken) -> Option<Box<Instance>> {
+    let reason = &broken.status.message;
     tracing::error!(executor = instance.name(), reason, "executor down");
-    lane.executor_down(instance.group, reason);
+    lane.executor_down(&mut instance, broken);
     let mut pause = LEAST_BACKOFF;
     loop {
         match instance.mend() {

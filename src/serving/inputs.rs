@@ -1,11 +1,13 @@
 //! Whether a request fits its model, in every detail that a client can get wrong.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::request::InferRequest;
-use crate::model::{Batching, Signature, TensorSpec};
+use super::stacking::Stacking;
+use crate::model::{Signature, TensorSpec, round_up};
 use crate::scheduler::ShapeClass;
 use crate::status::Status;
 use crate::tensor::{BytesElements, Shape, Tensor, elements};
@@ -17,6 +19,8 @@ pub(super) struct Checked {
     pub(super) inputs: Vec<Tensor>,
     /// Rows; 1 if the model takes every request alone.
     pub(super) rows: usize,
+    /// How long the rows are, where shorter ones are padded; else 1.
+    pub(super) length: usize,
     /// With whom the request can share a run.
     pub(super) class: ShapeClass,
     /// Positions in the signature of the outputs wanted.
@@ -28,22 +32,26 @@ pub(super) struct Checked {
 pub(super) struct InputCheck {
     model: String,
     signature: Signature,
-    batched: bool,
-    /// Whether any dimension but the first varies, so that there is more than one shape class.
+    stacking: Arc<Stacking>,
+    /// Whether any dimension varies that is neither counted nor padded, so that there is more than one
+    /// shape class.
     shaped: bool,
     hasher: RandomState,
 }
 
 impl InputCheck {
-    pub(super) fn new(model: &str, signature: Signature, batching: &Batching) -> Self {
-        let shaped = signature.inputs.iter().any(|spec| {
-            let inner = spec.dimensions.iter().skip(1);
-            inner.into_iter().any(|dimension| dimension.size.is_none())
+    pub(super) fn new(model: &str, signature: Signature, stacking: Arc<Stacking>) -> Self {
+        let specs = signature.inputs.iter().enumerate();
+        let shaped = specs.into_iter().any(|(position, spec)| {
+            let padded = stacking.input_axis(position);
+            let dimensions = spec.dimensions.iter().enumerate().skip(1);
+            let mut others = dimensions.filter(|(axis, _)| Some(*axis) != padded);
+            others.any(|(_, dimension)| dimension.size.is_none())
         });
         Self {
             model: model.to_owned(),
             signature,
-            batched: batching.is_rows(),
+            stacking,
             shaped,
             hasher: RandomState::new(),
         }
@@ -63,6 +71,7 @@ impl InputCheck {
         Ok(Checked {
             class: self.class(&inputs),
             rows,
+            length: self.length(&inputs, rows)?,
             outputs: self.wanted(&request.outputs)?,
             inputs,
         })
@@ -83,11 +92,37 @@ impl InputCheck {
                 Some(place) => *place = Some(given.tensor),
             }
         }
+        self.make_mask(&mut places);
         let mut inputs = Vec::with_capacity(places.len());
         for (spec, place) in self.signature.inputs.iter().zip(places) {
             inputs.push(place.ok_or_else(|| self.wrong(format!("input {spec} is missing")))?);
         }
         Ok(inputs)
+    }
+
+    /// Makes the mask if the request does not bring it: everything that came is the rows' own.
+    fn make_mask(&self, places: &mut [Option<Tensor>]) {
+        let Some(padding) = &self.stacking.padding else {
+            return;
+        };
+        let size = |tensor: &Tensor, axis: usize| usize::try_from(*tensor.shape.get(axis)?).ok();
+        let mut others = places.iter().enumerate();
+        let found = others.find_map(|(position, place)| {
+            let (tensor, axis) = (place.as_ref()?, padding.input_axis(position)?);
+            let bytes = tensor.data.len();
+            let (rows, length) = (size(tensor, 0)?, size(tensor, axis)?);
+            // What a shape says is not believed before there is as much.
+            (rows.checked_mul(length)? <= bytes).then_some((rows, length))
+        });
+        let Some((rows, length)) = found else {
+            return;
+        };
+        let specs = self.signature.inputs.iter().enumerate();
+        for ((position, spec), place) in specs.zip(places) {
+            if place.is_none() && padding.is_mask(position) {
+                *place = padding.ones(spec, rows, length);
+            }
+        }
     }
 
     fn check_tensor(&self, spec: &TensorSpec, tensor: &Tensor) -> Result<(), Status> {
@@ -175,7 +210,7 @@ impl InputCheck {
     }
 
     fn rows(&self, inputs: &[Tensor], max_batch_size: usize) -> Result<usize, Status> {
-        if !self.batched {
+        if !self.stacking.batched {
             return Ok(1);
         }
         let first = |tensor: &Tensor| tensor.shape.first().copied().unwrap_or(0);
@@ -201,16 +236,59 @@ impl InputCheck {
         }
     }
 
-    /// A hash over every dimension but the rows. Its key is random, so that a client cannot make
+    /// How long the rows are: one length in all inputs that are padded.
+    fn length(&self, inputs: &[Tensor], rows: usize) -> Result<usize, Status> {
+        let Some(padding) = &self.stacking.padding else {
+            return Ok(1);
+        };
+        let lengths = inputs.iter().enumerate().filter_map(|(position, tensor)| {
+            let axis = padding.input_axis(position)?;
+            Some((position, tensor.shape.get(axis).copied().unwrap_or(0)))
+        });
+        let mut length = None;
+        for (position, own) in lengths {
+            if *length.get_or_insert(own) != own {
+                let spec = self.signature.inputs.get(position);
+                return Err(self.wrong(format!(
+                    "input {:?} is {own} long where another is {}",
+                    spec.map_or("", |spec| spec.name.as_str()),
+                    length.unwrap_or(0)
+                )));
+            }
+        }
+        let length = usize::try_from(length.unwrap_or(0)).unwrap_or(0);
+        if length == 0 {
+            return Err(self.wrong("the request has no length where rows are padded".to_owned()));
+        }
+        if let Some(longest) = padding.lengths.last().filter(|longest| **longest < length) {
+            return Err(self.wrong(format!(
+                "the request is {length} long where at most {longest} (padding.lengths) is taken"
+            )));
+        }
+        let tokens = rows.saturating_mul(round_up(&padding.lengths, length));
+        if tokens > padding.max_batch_tokens {
+            return Err(self.wrong(format!(
+                "the request has {rows} rows of {length}, {tokens} tokens, where at most {} \
+                 (padding.max_batch_tokens) are taken",
+                padding.max_batch_tokens
+            )));
+        }
+        Ok(length)
+    }
+
+    /// A hash over every dimension but the rows and what is padded. Its key is random, so that a client cannot make
     /// two shapes collide; if they did, stacking would notice and fail the batch.
     fn class(&self, inputs: &[Tensor]) -> ShapeClass {
-        if !self.shaped || !self.batched {
+        if !self.shaped || !self.stacking.batched {
             return ShapeClass(0);
         }
         let mut hasher = self.hasher.build_hasher();
-        for tensor in inputs {
-            for dimension in tensor.shape.iter().skip(1) {
-                hasher.write_i64(*dimension);
+        for (position, tensor) in inputs.iter().enumerate() {
+            let padded = self.stacking.input_axis(position);
+            for (axis, dimension) in tensor.shape.iter().enumerate().skip(1) {
+                if Some(axis) != padded {
+                    hasher.write_i64(*dimension);
+                }
             }
             hasher.write_u8(u8::MAX);
         }
@@ -254,7 +332,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::model::Dimension;
+    use crate::model::{Dimension, PaddingPolicy};
+    use crate::serving::padding::Padding;
     use crate::serving::request::NamedTensor;
     use crate::status::Code;
     use crate::tensor::{Dtype, append_element};
@@ -281,9 +360,72 @@ mod tests {
                 spec("z", Dtype::Fp32, vec![batch()]),
             ],
         };
-        let batching = signature.batching();
-        assert!(batching.is_rows());
-        InputCheck::new("m", signature, &batching)
+        assert!(signature.batching().is_rows());
+        InputCheck::new("m", signature, stacking(None))
+    }
+
+    fn stacking(padding: Option<Padding>) -> Arc<Stacking> {
+        Arc::new(Stacking {
+            batched: true,
+            padding,
+            ..Stacking::default()
+        })
+    }
+
+    /// The same model, with sequences padded.
+    fn padded() -> InputCheck {
+        let signature = check().signature;
+        let policy = PaddingPolicy {
+            dimension: Some("sequence".to_owned()),
+            mask: Some("mask".to_owned()),
+            lengths: vec![4, 8],
+            max_batch_tokens: Some(16),
+            ..PaddingPolicy::default()
+        };
+        let padding = Padding::resolve(&policy, &signature).unwrap();
+        InputCheck::new("m", signature, stacking(Some(padding)))
+    }
+
+    #[test]
+    fn rows_of_different_lengths_are_of_one_class() {
+        let check = padded();
+        let short = check.check(&mut sound(1, 3), 4).unwrap();
+        let long = check.check(&mut sound(2, 8), 4).unwrap();
+        assert_eq!(short.class, long.class);
+        assert_eq!((short.length, long.length), (3, 8));
+    }
+
+    #[test]
+    fn a_mask_is_made_where_none_comes() {
+        let mut request = sound(2, 3);
+        request.inputs.remove(1);
+        let checked = padded().check(&mut request, 4).unwrap();
+        assert_eq!(checked.inputs[1].shape, Shape::new(&[2, 3]));
+        assert_eq!(checked.inputs[1].data[..], [1; 6]);
+        // Not on the word of a shape alone.
+        let mut request = sound(2, 3);
+        request.inputs.remove(1);
+        request.inputs[1].tensor.shape = Shape::new(&[1 << 20, 1 << 40]);
+        assert!(padded().check(&mut request, 4).is_err());
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused() {
+        let message = |rows, length| {
+            padded()
+                .check(&mut sound(rows, length), 4)
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            message(1, 9),
+            r#"model "m": the request is 9 long where at most 8 (padding.lengths) is taken"#
+        );
+        assert_eq!(
+            message(3, 5),
+            r#"model "m": the request has 3 rows of 5, 24 tokens, where at most 16 (padding.max_batch_tokens) are taken"#
+        );
+        assert!(message(1, 0).contains("no length"));
     }
 
     fn named(name: &str, dtype: Dtype, shape: &[i64], data: Vec<u8>) -> NamedTensor {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::{Job, Timing};
+use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
 use crate::backend::{Executor, LoadError, RunError};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::{DeviceId, SharedDevice};
-use crate::model::Signature;
-use crate::scheduler::Batch;
-use crate::status::Status;
-use crate::tensor::{Slicer, Tensor};
+use crate::scheduler::{Batch, Load};
+use crate::status::{Code, Status};
+use crate::tensor::Tensor;
 
 /// A batch that takes less than this is run by the thread that received the request: waking another
 /// would take longer.
@@ -31,14 +31,17 @@ pub(super) struct Instance {
     device: SharedDevice,
     executor: Box<dyn Executor>,
     remake: Remake,
-    batched: bool,
+    stacking: Arc<Stacking>,
     staging: Staging,
     /// Smoothed time of a batch, from stacking to slices; none before the first.
     typical: Option<Duration>,
     /// Which executors are as fast as this one; see [`crate::scheduler::Batcher`].
     pub(super) group: usize,
-    /// How long the last batch took, until the scheduler has been told; none if it failed.
-    pub(super) took: Option<Duration>,
+    /// What the last batch was and how long it took, until the scheduler has been told; none if it
+    /// failed.
+    pub(super) took: Option<(Load, Duration)>,
+    /// What did not fit into memory, until the scheduler has been told.
+    pub(super) too_large: Option<Load>,
     /// Who leaves next, and their jobs; here so that both are used again.
     pub(super) batch: Batch,
     pub(super) jobs: Vec<Job>,
@@ -50,7 +53,7 @@ impl Instance {
         device: SharedDevice,
         executor: Box<dyn Executor>,
         remake: Remake,
-        batched: bool,
+        stacking: Arc<Stacking>,
         ledger: Arc<Ledger>,
         clock: Arc<dyn Clock>,
     ) -> Box<Self> {
@@ -61,11 +64,12 @@ impl Instance {
             device,
             executor,
             remake,
-            batched,
+            stacking,
             staging: Staging::default(),
             typical: None,
             group: 0,
             took: None,
+            too_large: None,
             batch: Batch::default(),
             jobs: Vec::new(),
         })
@@ -88,60 +92,75 @@ impl Instance {
         Ok(())
     }
 
-    /// Answers every job that was put into `jobs`; an error says why this instance can run no more.
-    pub(super) fn serve(&mut self) -> Result<(), String> {
+    /// Answers every job that was put into `jobs`. If this instance can run no more, those that
+    /// another may run are left there.
+    pub(super) fn serve(&mut self) -> Result<(), Broken> {
         let mut jobs = std::mem::take(&mut self.jobs);
         let health = self.serve_batch(&mut jobs);
-        jobs.clear();
         self.jobs = jobs;
         health
     }
 
-    fn serve_batch(&mut self, jobs: &mut Vec<Job>) -> Result<(), String> {
+    fn serve_batch(&mut self, jobs: &mut Vec<Job>) -> Result<(), Broken> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let start = self.clock.now();
-        match self.attempt(jobs) {
+        let load = self.stacking.load(jobs);
+        match self.attempt(jobs, load) {
             Ok(()) => {
-                self.took = Some(self.clock.now() - start);
+                self.took = Some((load, self.clock.now() - start));
                 Ok(())
             }
-            Err(Trouble::Batch(status)) if jobs.len() == 1 => {
+            Err(Trouble::Batch(status) | Trouble::Memory(status)) if jobs.len() == 1 => {
                 self.fail(jobs, &status);
                 Ok(())
             }
-            Err(Trouble::Batch(_)) => self.serve_alone(jobs),
-            Err(Trouble::Executor(status)) => {
-                self.fail(jobs, &status);
-                Err(status.message)
+            Err(Trouble::Batch(_)) => self.serve_each(jobs),
+            Err(Trouble::Memory(_)) => {
+                self.too_large = Some(load);
+                self.serve_halves(jobs)
+            }
+            Err(Trouble::Executor(broken)) => {
+                self.fail_again(jobs, &broken.status);
+                Err(broken)
             }
         }
     }
 
     /// A batch failed, and one of its members may be why: each runs again by itself, so that the
     /// poisonous one fails alone.
-    fn serve_alone(&mut self, jobs: &mut Vec<Job>) -> Result<(), String> {
-        let mut health = Ok(());
-        for job in jobs.drain(..) {
-            let mut alone = vec![job];
-            let result = match &health {
-                Ok(()) => self.attempt(&mut alone),
-                Err(reason) => Err(Trouble::Batch(Status::unavailable(reason))),
-            };
-            match result {
-                Ok(()) => {}
-                Err(Trouble::Batch(status)) => self.fail(&mut alone, &status),
-                Err(Trouble::Executor(status)) => {
-                    self.fail(&mut alone, &status);
-                    health = Err(status.message);
-                }
+    fn serve_each(&mut self, jobs: &mut Vec<Job>) -> Result<(), Broken> {
+        let mut rest = std::mem::take(jobs).into_iter();
+        for job in rest.by_ref() {
+            jobs.push(job);
+            if let Err(broken) = self.serve_batch(jobs) {
+                jobs.extend(rest);
+                return Err(broken);
             }
+            jobs.clear();
         }
-        health
+        Ok(())
+    }
+
+    /// A batch did not fit into memory: its halves may.
+    fn serve_halves(&mut self, jobs: &mut Vec<Job>) -> Result<(), Broken> {
+        let mut second = jobs.split_off(jobs.len() / 2);
+        let health = self.serve_batch(jobs);
+        if health.is_err() {
+            jobs.append(&mut second);
+            return health;
+        }
+        jobs.clear();
+        std::mem::swap(jobs, &mut second);
+        self.serve_batch(jobs)
     }
 
     /// Runs the jobs as one batch. On success they are answered and gone; else they are still there.
-    fn attempt(&mut self, jobs: &mut Vec<Job>) -> Result<(), Trouble> {
+    fn attempt(&mut self, jobs: &mut Vec<Job>, load: Load) -> Result<(), Trouble> {
         let start = self.clock.now();
-        let shapes = self.staging.stack(jobs, self.device.as_ref(), self.batched);
+        let device = self.device.as_ref();
+        let shapes = self.staging.stack(jobs, load, device, &self.stacking);
         let shapes = shapes.map_err(Trouble::Batch)?;
         let stacked = self.clock.now();
         let inputs = self.staging.inputs(jobs, &shapes);
@@ -151,20 +170,16 @@ impl Instance {
         self.staging.trim();
         let outputs = match outcome {
             Ok(Ok(outputs)) => outputs,
-            Ok(Err(RunError::Failed(reason))) => {
-                return Err(Trouble::Batch(Status::internal(reason)));
-            }
-            Ok(Err(lost @ RunError::DeviceLost(_))) => {
-                let status = Status::unavailable(format!("{}: {lost}", self.name));
-                return Err(Trouble::Executor(status));
-            }
+            Ok(Err(error)) => return Err(self.trouble(error)),
             Err(panic) => {
                 let status = Status::internal(format!("{}: {}", self.name, said(&*panic)));
-                return Err(Trouble::Executor(status));
+                let panicked = true;
+                return Err(Trouble::Executor(Broken { status, panicked }));
             }
         };
         let ran = self.clock.now();
-        let answers = slice(outputs, jobs, self.batched, self.executor.signature());
+        let signature = self.executor.signature();
+        let answers = self.stacking.slice(outputs, jobs, load, signature);
         let answers = answers.map_err(Trouble::Batch)?;
         let sliced = self.clock.now();
         let timing = Timing {
@@ -174,21 +189,37 @@ impl Instance {
             slice: sliced - ran,
         };
         self.typical = smoothed(self.typical, sliced - start);
-        self.answer(jobs, answers, timing, start, sliced);
+        self.answer(jobs, answers, load, timing, (start, sliced));
         Ok(())
+    }
+
+    fn trouble(&self, error: RunError) -> Trouble {
+        match error {
+            RunError::Failed(reason) => Trouble::Batch(Status::internal(reason)),
+            RunError::OutOfMemory(_) => {
+                let message = format!("{}: {error}", self.name);
+                Trouble::Memory(Status::new(Code::ResourceExhausted, message))
+            }
+            RunError::DeviceLost(_) => {
+                let status = Status::unavailable(format!("{}: {error}", self.name));
+                let panicked = false;
+                Trouble::Executor(Broken { status, panicked })
+            }
+        }
     }
 
     fn answer(
         &self,
         jobs: &mut Vec<Job>,
         answers: Vec<Vec<Tensor>>,
+        load: Load,
         timing: Timing,
-        start: Moment,
-        end: Moment,
+        (start, end): (Moment, Moment),
     ) {
-        let rows = jobs.iter().map(|job| job.rows).sum();
+        let rows = jobs.iter().map(|job| job.item.rows).sum();
+        let tokens = (own(jobs), load.rows * load.length);
         self.ledger
-            .ran(rows, timing, wall_nanoseconds() / 1_000_000);
+            .ran(rows, tokens, timing, wall_nanoseconds() / 1_000_000);
         self.ledger.succeeded(jobs.iter().map(|job| {
             let queue = start - job.arrived;
             (end - job.arrived, Timing { queue, ..timing })
@@ -198,7 +229,13 @@ impl Instance {
         }
     }
 
-    fn fail(&self, jobs: &mut Vec<Job>, status: &Status) {
+    /// Fails those whose batch broke an executor twice; the others may try another one.
+    fn fail_again(&self, jobs: &mut Vec<Job>, status: &Status) {
+        let mut failed: Vec<Job> = jobs.extract_if(.., |job| job.retried).collect();
+        self.fail(&mut failed, status);
+    }
+
+    pub(super) fn fail(&self, jobs: &mut Vec<Job>, status: &Status) {
         let now = self.clock.now();
         for job in jobs.drain(..) {
             self.ledger.failed(now - job.arrived);
@@ -211,8 +248,23 @@ impl Instance {
 enum Trouble {
     /// These inputs; the executor is well.
     Batch(Status),
+    /// These inputs together; the executor is well.
+    Memory(Status),
     /// The executor itself.
-    Executor(Status),
+    Executor(Broken),
+}
+
+/// Why an instance can run no more.
+pub(super) struct Broken {
+    pub(super) status: Status,
+    /// Whether one of the inputs may be why.
+    pub(super) panicked: bool,
+}
+
+/// Rows times their own lengths.
+fn own(jobs: &[Job]) -> usize {
+    let items = jobs.iter().map(|job| job.item);
+    items.map(|item| item.rows * item.length).sum()
 }
 
 fn said(panic: &(dyn Any + Send)) -> String {
@@ -221,35 +273,6 @@ fn said(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", text.unwrap_or_default())
-}
-
-/// Cuts a batch's outputs into each job's share.
-fn slice(
-    outputs: Vec<Tensor>,
-    jobs: &[Job],
-    batched: bool,
-    signature: &Signature,
-) -> Result<Vec<Vec<Tensor>>, Status> {
-    if !batched {
-        return Ok(vec![outputs]);
-    }
-    let rows = jobs.iter().map(|job| job.rows).sum();
-    let mut shares: Vec<Vec<Tensor>> = jobs
-        .iter()
-        .map(|_| Vec::with_capacity(outputs.len()))
-        .collect();
-    for (output, spec) in outputs.into_iter().zip(&signature.outputs) {
-        let cannot = |error| {
-            Status::internal(format!(
-                "output {spec}: {error}; set batch_axis = \"none\" in model.toml if rows are not independent"
-            ))
-        };
-        let mut slicer = Slicer::new(output, rows).map_err(cannot)?;
-        for (job, share) in jobs.iter().zip(&mut shares) {
-            share.push(slicer.take(job.rows).map_err(cannot)?);
-        }
-    }
-    Ok(shares)
 }
 
 /// An eighth of the way from what was typical to what was just seen.

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::changes::Changes;
-use super::instance::Instance;
+use super::instance::{Broken, Instance};
 use crate::clock::{Clock, Moment};
-use crate::scheduler::{Admitted, Batch, Batcher, Item, ItemId, Late, Policy, Rejected, Step};
+use crate::scheduler::{
+    Admitted, Batcher, Item, ItemId, Late, Learned, Load, Policy, Rejected, ShapeClass, Step,
+};
 use crate::status::{Code, Status};
 use crate::tensor::Tensor;
 
@@ -41,6 +43,11 @@ impl Ticket {
         // Whoever waited may have gone away; then the answer is nobody's.
         let _ = self.0.send(answer);
     }
+
+    /// Whether whoever waited has gone away.
+    fn is_forsaken(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 /// A request on its way to an executor.
@@ -48,8 +55,10 @@ impl Ticket {
 pub(super) struct Job {
     /// In the signature's order.
     pub(super) inputs: Vec<Tensor>,
-    pub(super) rows: usize,
+    pub(super) item: Item,
     pub(super) arrived: Moment,
+    /// Whether an executor broke under it before.
+    pub(super) retried: bool,
     pub(super) ticket: Ticket,
 }
 
@@ -69,7 +78,7 @@ pub(super) enum Next {
     /// Run the batch that this instance has.
     Run(Box<Instance>),
     /// Make this instance whole; it broke for this reason.
-    Mend(Box<Instance>, String),
+    Mend(Box<Instance>, Broken),
     /// The lane is closed and empty.
     End,
 }
@@ -85,7 +94,7 @@ struct Core {
     #[allow(clippy::vec_box)]
     idle: Vec<Box<Instance>>,
     /// Instances that broke in the hands of a request, and why.
-    broken: Vec<(Box<Instance>, String)>,
+    broken: Vec<(Box<Instance>, Broken)>,
     /// Threads that wait for work and have not been woken. One that is woken is no longer counted,
     /// though it has not run yet, so that a burst of requests costs one wake-up and not one each.
     parked: usize,
@@ -96,6 +105,8 @@ struct Core {
     /// Why the last executor went down.
     down: String,
     closed: bool,
+    /// How many requests were queued again that have to travel alone.
+    suspects: u64,
 }
 
 /// The queue of one loaded version.
@@ -146,6 +157,7 @@ impl Lane {
                 parked: 0,
                 down: String::new(),
                 closed: false,
+                suspects: 0,
             }),
             work: Condvar::new(),
             closing: Condvar::new(),
@@ -153,9 +165,14 @@ impl Lane {
         })
     }
 
-    /// An executor of `group` took this long for so many rows in its warm-up.
-    pub(super) fn seed(&self, group: usize, rows: usize, took: Duration) {
-        self.lock().batcher.seed(group, rows, took);
+    /// An executor of `group` took this long for so much in its warm-up.
+    pub(super) fn seed(&self, group: usize, load: Load, took: Duration) {
+        self.lock().batcher.seed(group, load, took);
+    }
+
+    /// What was learned of each group's batches; none of those that have run none.
+    pub fn learned(&self) -> Vec<Option<Learned>> {
+        self.lock().batcher.learned()
     }
 
     /// Requests waiting.
@@ -188,8 +205,9 @@ impl Lane {
         let Admitted { id, leaves } = admitted;
         let job = Job {
             inputs: std::mem::take(inputs),
-            rows: item.rows,
+            item,
             arrived: now,
+            retried: false,
             ticket: Ticket(sender),
         };
         core.seat(id, job);
@@ -218,8 +236,8 @@ impl Lane {
             core.idle.push(instance);
         }
         loop {
-            if let Some((instance, reason)) = core.broken.pop() {
-                return Next::Mend(instance, reason);
+            if let Some((instance, broken)) = core.broken.pop() {
+                return Next::Mend(instance, broken);
             }
             let Some(mut instance) = core.idle.pop() else {
                 // Requests are running them all.
@@ -268,8 +286,8 @@ impl Lane {
             let health = instance.serve();
             core = self.lock();
             core.learn(&mut instance, self.clock.now());
-            if let Err(reason) = health {
-                core.broken.push((instance, reason));
+            if let Err(broken) = health {
+                core.broken.push((instance, broken));
                 self.wake(core);
                 return;
             }
@@ -299,18 +317,27 @@ impl Lane {
         self.closing.notify_all();
     }
 
-    /// An executor cannot run. When the last one goes, whoever waits is told so at once.
-    pub(super) fn executor_down(&self, group: usize, reason: &str) {
+    /// An executor cannot run. What it had is queued again, for another to run. When the last one
+    /// goes, whoever waits is told so at once.
+    pub(super) fn executor_down(&self, instance: &mut Instance, broken: &Broken) {
+        let reason = &broken.status.message;
         let mut core = self.lock();
-        core.count_alive(group, |alive| alive.saturating_sub(1));
-        reason.clone_into(&mut core.down);
-        let stranded = if core.alive() == 0 {
-            core.strand()
+        core.count_alive(instance.group, |alive| alive.saturating_sub(1));
+        core.down.clone_from(reason);
+        let mut stranded = Vec::new();
+        if core.alive() == 0 {
+            stranded = core.strand();
         } else {
-            Vec::new()
-        };
+            core.queue_again(&mut instance.jobs, broken.panicked);
+        }
+        let wake = core.claim_thread();
         drop(core);
+        if wake {
+            self.work.notify_one();
+        }
         self.changes.note();
+        let mut failed = std::mem::take(&mut instance.jobs);
+        instance.fail(&mut failed, &broken.status);
         for job in stranded {
             job.ticket.answer(Err(Status::unavailable(format!(
                 "no executor is alive: {reason}"
@@ -404,15 +431,33 @@ impl Core {
             }
         }
         jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
+        // Who was queued again is known by another id than its seat has, and cannot be cancelled.
+        jobs.retain(|job| !job.retried || !job.ticket.is_forsaken());
         step
     }
 
     /// Tells the scheduler how long the instance's last batch took.
     fn learn(&mut self, instance: &mut Instance, now: Moment) {
-        if let Some(took) = instance.took.take() {
-            let Batch { class, rows, .. } = instance.batch;
-            self.batcher
-                .completed(now, instance.group, class, rows, took);
+        if let Some(load) = instance.too_large.take() {
+            self.batcher.ran_out_of_memory(now, instance.group, load);
+        }
+        if let Some((load, took)) = instance.took.take() {
+            self.batcher.completed(now, instance.group, load, took);
+        }
+    }
+
+    /// Queues what an executor broke under. If one of them may be why, each travels alone.
+    fn queue_again(&mut self, jobs: &mut Vec<Job>, suspect: bool) {
+        let alone = suspect && jobs.len() > 1;
+        for mut job in jobs.drain(..) {
+            job.retried = true;
+            if alone {
+                // Classes are hashes: none of these is another's.
+                self.suspects += 1;
+                job.item.class = ShapeClass(u64::MAX - self.suspects);
+            }
+            let id = self.batcher.readmit(job.arrived, job.item);
+            self.seat(id, job);
         }
     }
 

@@ -10,8 +10,10 @@ use super::executor;
 use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::Lane;
+use super::padding::Padding;
+use super::stacking::Stacking;
 use super::statistics::Ledger;
-use super::trial::{Verdict, rows_are_independent, warm_up};
+use super::trial::{Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
@@ -20,7 +22,7 @@ use crate::device::{Inventory, Unavailable};
 use crate::model::{
     BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
 };
-use crate::scheduler::Policy;
+use crate::scheduler::{Load, Policy};
 
 /// Why a version does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,8 @@ pub(super) enum LoadFailure {
     Load(#[from] LoadError),
     #[error("model.toml says batch_axis = \"first\", but {0}")]
     Axis(String),
+    #[error("model.toml says [padding], but {0}")]
+    Padding(String),
     #[error("warm-up with the shapes of model.toml failed: {0}")]
     WarmUp(String),
     #[error("no thread could be started: {0}")]
@@ -59,8 +63,18 @@ pub struct Loader {
 struct Loaded {
     placement: Placement,
     executor: Box<dyn Executor>,
-    /// Rows and what they took in the warm-up.
-    times: Vec<(usize, Duration)>,
+    /// What took how long in the warm-up.
+    times: Vec<(Load, Duration)>,
+}
+
+/// How a version is served, once its model has been looked at and tried.
+#[derive(Clone)]
+struct Plan {
+    /// With the policy's gaps filled in from the model.
+    artifact: Artifact,
+    signature: Signature,
+    batching: Batching,
+    stacking: Arc<Stacking>,
 }
 
 /// Kept between the end of a batch and a deadline, for slicing, waking and sending.
@@ -99,13 +113,11 @@ impl Loader {
         let Some(first) = instances.first_mut() else {
             return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
         };
-        let signature = first.executor.signature().clone();
-        let batching = batching(&signature, first.executor.as_mut(), artifact)?;
+        let plan = self.plan(first.executor.as_mut(), artifact)?;
         for instance in &mut instances {
-            let executor = instance.executor.as_mut();
-            instance.times = warm(executor, artifact, batching.is_rows(), self.clock.as_ref())?;
+            instance.times = warm(instance.executor.as_mut(), &plan, self.clock.as_ref())?;
         }
-        self.start(artifact, signature, batching, instances)
+        self.start(&plan, instances)
     }
 
     /// What a version takes and gives, and whether it would be batched, without serving it.
@@ -116,11 +128,48 @@ impl Loader {
                 return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
             };
             let mut executor = self.backend(&artifact.policy).load(artifact, placement)?;
-            let signature = executor.signature().clone();
-            let batching = batching(&signature, executor.as_mut(), artifact)?;
-            Ok((signature, batching))
+            let plan = self.plan(executor.as_mut(), artifact)?;
+            Ok((plan.signature, plan.batching))
         };
         inspect().map_err(|error| error.to_string())
+    }
+
+    /// Looks at the model and tries what its policy and its dimensions say.
+    fn plan(&self, executor: &mut dyn Executor, artifact: &Artifact) -> Result<Plan, LoadFailure> {
+        let mut artifact = artifact.clone();
+        let mut signature = executor.signature().clone();
+        let batch = &mut artifact.policy.batch;
+        // A model whose first dimension is fixed takes just that many rows.
+        if let (BatchAxis::First, Some(rows)) = (batch.axis, signature.fixed_rows()) {
+            signature.vary_rows();
+            batch.sizes = vec![rows];
+            batch.max_batch_size = batch.max_batch_size.min(rows);
+        }
+        let mut stacking = Stacking {
+            batched: true,
+            sizes: artifact.policy.batch.sizes.clone(),
+            padding: None,
+        };
+        if let Some(policy) = &artifact.policy.padding {
+            let padding = Padding::resolve(policy, &signature).map_err(LoadFailure::Padding)?;
+            stacking.padding = Some(padding);
+        }
+        let trial = Trial {
+            policy: &artifact.policy.warm_up,
+            stacking: &stacking,
+            clock: self.clock.as_ref(),
+        };
+        let batching = batching(&signature, executor, &artifact, &trial)?;
+        if let Some(padding) = &stacking.padding {
+            check_padding(executor, &artifact, &batching, &trial, padding)?;
+        }
+        stacking.batched = batching.is_rows();
+        Ok(Plan {
+            artifact,
+            signature,
+            batching,
+            stacking: Arc::new(stacking),
+        })
     }
 
     fn backend(&self, policy: &ModelPolicy) -> Arc<dyn Backend> {
@@ -150,13 +199,13 @@ impl Loader {
         Ok(placements)
     }
 
-    fn start(
-        &self,
-        artifact: &Artifact,
-        signature: Signature,
-        batching: Batching,
-        instances: Vec<Loaded>,
-    ) -> Result<Version, LoadFailure> {
+    fn start(&self, plan: &Plan, instances: Vec<Loaded>) -> Result<Version, LoadFailure> {
+        let Plan {
+            artifact,
+            signature,
+            batching,
+            stacking,
+        } = plan;
         let ledger: Arc<Ledger> = Arc::default();
         let devices = instances
             .iter()
@@ -164,25 +213,22 @@ impl Loader {
         let devices: Vec<String> = devices.collect();
         let groups = groups(&devices);
         let times = instances.iter().zip(&groups);
-        let times: Vec<(usize, usize, Duration)> = times
-            .flat_map(|(one, group)| one.times.iter().map(|(rows, took)| (*group, *rows, *took)))
+        let times: Vec<(usize, Load, Duration)> = times
+            .flat_map(|(one, group)| one.times.iter().map(|(load, took)| (*group, *load, *took)))
             .collect();
         let numbered = instances.into_iter().zip(groups).enumerate();
         let instances: Vec<Box<Instance>> = numbered
-            .map(|(number, (loaded, group))| {
-                let batched = batching.is_rows();
-                self.instance(artifact, (number, group), loaded, batched, &ledger)
-            })
+            .map(|(number, (loaded, group))| self.instance(plan, (number, group), loaded, &ledger))
             .collect();
         let threads = instances.len();
         let lane = Lane::new(
-            scheduling(&artifact.policy, &batching),
+            scheduling(&artifact.policy, stacking),
             instances,
             Arc::clone(&self.clock),
             self.changes.clone(),
         );
-        for (group, rows, took) in times {
-            lane.seed(group, rows, took);
+        for (group, load, took) in times {
+            lane.seed(group, load, took);
         }
         let version = Version {
             id: artifact.id.clone(),
@@ -191,12 +237,12 @@ impl Loader {
                 .iter()
                 .map(|spec| spec.name.as_str().into())
                 .collect(),
-            check: InputCheck::new(&artifact.id.model, signature.clone(), &batching),
+            check: InputCheck::new(&artifact.id.model, signature.clone(), Arc::clone(stacking)),
             policy: artifact.policy.clone(),
             devices,
             ledger,
-            signature,
-            batching,
+            signature: signature.clone(),
+            batching: batching.clone(),
             lane: Arc::clone(&lane),
         };
         // If a thread cannot be started, dropping the version closes the lane, which ends the rest.
@@ -211,21 +257,21 @@ impl Loader {
 
     fn instance(
         &self,
-        artifact: &Artifact,
+        plan: &Plan,
         (number, group): (usize, usize),
         loaded: Loaded,
-        batched: bool,
         ledger: &Arc<Ledger>,
     ) -> Box<Instance> {
+        let artifact = &plan.artifact;
         let backend = self.backend(&artifact.policy);
         let device = Arc::clone(&loaded.placement.device);
         let name = format!("{} #{number} on {}", artifact.id, device.id());
-        let (again, placement) = (artifact.clone(), loaded.placement);
+        let (again, placement) = (plan.clone(), loaded.placement);
         let clock = Arc::clone(&self.clock);
         let remake = move || {
-            let mut executor = backend.load(&again, &placement)?;
+            let mut executor = backend.load(&again.artifact, &placement)?;
             // Whatever warm-up says, the executor has served before.
-            let _ = warm(executor.as_mut(), &again, batched, clock.as_ref());
+            let _ = warm(executor.as_mut(), &again, clock.as_ref());
             Ok(executor)
         };
         let mut instance = Instance::new(
@@ -233,7 +279,7 @@ impl Loader {
             device,
             loaded.executor,
             Box::new(remake),
-            batched,
+            Arc::clone(&plan.stacking),
             Arc::clone(ledger),
             Arc::clone(&self.clock),
         );
@@ -242,12 +288,16 @@ impl Loader {
     }
 }
 
-fn scheduling(policy: &ModelPolicy, batching: &Batching) -> Policy {
+fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {
+    let padding = stacking.padding.as_ref();
     Policy {
-        max_batch_size: match batching {
-            Batching::Rows => policy.batch.max_batch_size,
-            Batching::Alone(_) => 1,
+        max_batch_size: match stacking.batched {
+            true => policy.batch.max_batch_size,
+            false => 1,
         },
+        max_batch_tokens: padding.map_or(usize::MAX, |padding| padding.max_batch_tokens),
+        batch_sizes: stacking.sizes.clone(),
+        lengths: padding.map_or_else(Vec::new, |padding| padding.lengths.clone()),
         max_queue_size: policy.queue.max_queue_size,
         max_queue_delay: policy.batch.max_queue_delay,
         preferred_sizes: policy.batch.preferred_sizes.clone(),
@@ -275,6 +325,7 @@ fn batching(
     signature: &Signature,
     executor: &mut dyn Executor,
     artifact: &Artifact,
+    trial: &Trial<'_>,
 ) -> Result<Batching, LoadFailure> {
     let by_dimensions = signature.batching();
     match (artifact.policy.batch.axis, by_dimensions) {
@@ -284,12 +335,12 @@ fn batching(
         (BatchAxis::First, Batching::Alone(reason)) => Err(LoadFailure::Axis(reason)),
         (BatchAxis::First, Batching::Rows) => Ok(Batching::Rows),
         (BatchAxis::Auto, Batching::Alone(reason)) => Ok(Batching::Alone(reason)),
-        (BatchAxis::Auto, Batching::Rows) => Ok(tried(executor, artifact)),
+        (BatchAxis::Auto, Batching::Rows) => Ok(tried(executor, artifact, trial)),
     }
 }
 
-fn tried(executor: &mut dyn Executor, artifact: &Artifact) -> Batching {
-    match rows_are_independent(executor, &artifact.policy.warm_up) {
+fn tried(executor: &mut dyn Executor, artifact: &Artifact, trial: &Trial<'_>) -> Batching {
+    match trial.rows_are_independent(executor) {
         Verdict::Independent => Batching::Rows,
         Verdict::Dependent(output) => Batching::Alone(format!(
             "output {output} of two rows together differs from each alone"
@@ -305,20 +356,51 @@ fn tried(executor: &mut dyn Executor, artifact: &Artifact) -> Batching {
     }
 }
 
-fn warm(
+/// Padding was asked for: refuses it where it would change answers.
+fn check_padding(
     executor: &mut dyn Executor,
     artifact: &Artifact,
-    batched: bool,
+    batching: &Batching,
+    trial: &Trial<'_>,
+    padding: &Padding,
+) -> Result<(), LoadFailure> {
+    if let Batching::Alone(reason) = batching {
+        let message = format!("requests run alone: {reason}");
+        return Err(LoadFailure::Padding(message));
+    }
+    match trial.padding_changes_nothing(executor, padding) {
+        Verdict::Independent => Ok(()),
+        Verdict::Dependent(output) => Err(LoadFailure::Padding(format!(
+            "output {output} of a row changes when the row is padded; the model may need a mask, \
+             another value, or an axis named for this output"
+        ))),
+        Verdict::Unknown(error) => {
+            tracing::warn!(
+                model = %artifact.id, error,
+                "padding was not tried: the model does not run on made-up inputs"
+            );
+            Ok(())
+        }
+    }
+}
+
+fn warm(
+    executor: &mut dyn Executor,
+    plan: &Plan,
     clock: &dyn Clock,
-) -> Result<Vec<(usize, Duration)>, LoadFailure> {
-    let policy = &artifact.policy;
-    let rows = policy.batch.max_batch_size;
-    match warm_up(executor, &policy.warm_up, batched, rows, clock) {
+) -> Result<Vec<(Load, Duration)>, LoadFailure> {
+    let policy = &plan.artifact.policy;
+    let trial = Trial {
+        policy: &policy.warm_up,
+        stacking: &plan.stacking,
+        clock,
+    };
+    match trial.warm_up(executor, policy.batch.max_batch_size) {
         Err(error) if !policy.warm_up.shapes.is_empty() => {
             Err(LoadFailure::WarmUp(error.to_string()))
         }
         Err(error) => {
-            tracing::warn!(model = %artifact.id, %error, "not warmed: made-up inputs failed");
+            tracing::warn!(model = %plan.artifact.id, %error, "not warmed: made-up inputs failed");
             Ok(Vec::new())
         }
         Ok(times) => Ok(times),

@@ -1,10 +1,13 @@
 //! Buffers into which batches are stacked, and the stacking.
 
 use super::lane::Job;
+use super::padding::Element;
+use super::stacking::Stacking;
 use crate::backend::Input;
 use crate::device::{Device, HostMemory};
+use crate::scheduler::Load;
 use crate::status::Status;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Slicer, Tensor, pad_into, padded_bytes};
 
 /// The largest staging buffer that is kept for the next batch.
 const MOST_KEPT: usize = 64 << 20;
@@ -19,31 +22,25 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Puts the jobs' rows behind each other and gives the shape of each whole input. A single job
-    /// whose bytes are aligned is left where it is.
+    /// that needs no padding and whose bytes are aligned is left where it is.
     pub(super) fn stack(
         &mut self,
         jobs: &[Job],
+        load: Load,
         device: &dyn Device,
-        batched: bool,
+        stacking: &Stacking,
     ) -> Result<Vec<Shape>, Status> {
         self.lengths.clear();
         let Some(first) = jobs.first() else {
             return Ok(Vec::new());
         };
-        let rows: usize = jobs.iter().map(|job| job.rows).sum();
         let mut shapes = Vec::with_capacity(first.inputs.len());
         for (index, tensor) in first.inputs.iter().enumerate() {
-            let shape = if batched {
-                tensor
-                    .shape
-                    .with_rows(i64::try_from(rows).unwrap_or(i64::MAX))
-            } else {
-                tensor.shape.clone()
-            };
-            let length = if jobs.len() == 1 && is_aligned(tensor) {
-                None
-            } else {
-                Some(self.fill(index, jobs, &shape, device)?)
+            let shape = stacking.shape(index, tensor, load);
+            let as_it_is = jobs.len() == 1 && shape == tensor.shape && is_aligned(tensor);
+            let length = match as_it_is {
+                true => None,
+                false => Some(self.fill(index, jobs, &shape, device, stacking)?),
             };
             self.lengths.push(length);
             shapes.push(shape);
@@ -95,17 +92,24 @@ impl Staging {
         jobs: &[Job],
         shape: &Shape,
         device: &dyn Device,
+        stacking: &Stacking,
     ) -> Result<usize, Status> {
         let parts = || jobs.iter().filter_map(|job| job.inputs.get(index));
-        let length: usize = parts().map(|tensor| tensor.data.len()).sum();
-        check_stack(parts(), shape)?;
+        let padding = stacking.padding.as_ref();
+        let padding = padding.and_then(|padding| padding.inputs.get(index)?.as_ref());
+        let pad = padding.map(|input| (input.axis, &input.element));
+        check_stack(parts(), shape, pad.map(|(axis, _)| axis))?;
+        let filler = filler(parts(), shape)?;
+        let fillers = || std::iter::repeat_n(&filler.0, filler.1);
+        let all = parts().chain(fillers());
+        let length: Option<usize> = all.map(|part| bytes(part, shape, pad)).sum();
+        let length = length.ok_or_else(no_fit)?;
         let buffer = self.buffer(index, length, device)?;
         let mut rest = buffer.as_mut_slice();
-        for tensor in parts() {
-            let Some((head, tail)) = rest.split_at_mut_checked(tensor.data.len()) else {
-                return Err(Status::internal("a staging buffer is too small"));
-            };
-            head.copy_from_slice(&tensor.data);
+        for part in parts().chain(fillers()) {
+            let own = bytes(part, shape, pad).ok_or_else(no_fit)?;
+            let (head, tail) = rest.split_at_mut_checked(own).ok_or_else(no_fit)?;
+            write(head, part, pad)?;
             rest = tail;
         }
         Ok(length)
@@ -133,6 +137,54 @@ impl Staging {
     }
 }
 
+fn no_fit() -> Status {
+    Status::internal("a staging buffer is too small")
+}
+
+/// What a tensor takes in the buffer.
+fn bytes(tensor: &Tensor, shape: &Shape, pad: Option<(usize, &Element)>) -> Option<usize> {
+    let Some((axis, _)) = pad else {
+        return Some(tensor.data.len());
+    };
+    padded_bytes(tensor, axis, usize::try_from(*shape.get(axis)?).ok()?)
+}
+
+fn write(target: &mut [u8], tensor: &Tensor, pad: Option<(usize, &Element)>) -> Result<(), Status> {
+    match pad {
+        Some((axis, element)) if target.len() != tensor.data.len() => {
+            let fits = pad_into(target, tensor, axis, element);
+            fits.then_some(()).ok_or_else(no_fit)
+        }
+        _ => {
+            target.copy_from_slice(&tensor.data);
+            Ok(())
+        }
+    }
+}
+
+/// A row to fill up with, and how often: the first row once more, because whatever the model takes it
+/// takes twice.
+fn filler<'a>(
+    mut parts: impl Iterator<Item = &'a Tensor> + Clone,
+    shape: &Shape,
+) -> Result<(Tensor, usize), Status> {
+    let rows = |shape: &Shape| {
+        let first = shape.first().copied().unwrap_or(0);
+        usize::try_from(first).unwrap_or(0)
+    };
+    let own: usize = parts.clone().map(|part| rows(&part.shape)).sum();
+    let missing = rows(shape).saturating_sub(own);
+    let lost = || Status::internal("a batch without rows");
+    let first = parts.next().ok_or_else(lost)?.clone();
+    if missing == 0 {
+        return Ok((first, 0));
+    }
+    let own = rows(&first.shape);
+    let row = Slicer::new(first, own).and_then(|mut slicer| slicer.take(1));
+    let row = row.map_err(|error| Status::internal(error.to_string()))?;
+    Ok((row, missing))
+}
+
 /// Whether the backend can read the elements where they are.
 fn is_aligned(tensor: &Tensor) -> bool {
     match tensor.dtype.size() {
@@ -146,8 +198,15 @@ fn is_aligned(tensor: &Tensor) -> bool {
 fn check_stack<'a>(
     mut parts: impl Iterator<Item = &'a Tensor>,
     shape: &Shape,
+    padded: Option<usize>,
 ) -> Result<(), Status> {
-    if parts.all(|tensor| tensor.shape.get(1..) == shape.get(1..)) {
+    let same = |tensor: &Tensor| {
+        let dimensions = tensor.shape.iter().zip(shape.iter()).enumerate();
+        let mut inner = dimensions.skip(1);
+        tensor.shape.len() == shape.len()
+            && inner.all(|(axis, (own, whole))| own == whole || Some(axis) == padded)
+    };
+    if parts.all(same) {
         Ok(())
     } else {
         Err(Status::internal("a batch of different shapes"))

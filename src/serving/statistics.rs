@@ -42,6 +42,10 @@ pub struct Statistics {
     pub rows: u64,
     /// Batches that succeeded.
     pub batches: u64,
+    /// Rows times their lengths, of batches that succeeded.
+    pub own_tokens: u64,
+    /// The same as it ran, with what was added.
+    pub run_tokens: u64,
     /// Requests answered with success, from arrival to answer.
     pub success: Count,
     /// Requests answered with an error after they were admitted.
@@ -67,8 +71,17 @@ impl Ledger {
         self.lock().clone()
     }
 
-    pub(super) fn ran(&self, rows: usize, timing: Timing, wall_milliseconds: u64) {
+    /// Adds a batch that succeeded: its rows, the tokens that it had of its own and those that ran.
+    pub(super) fn ran(
+        &self,
+        rows: usize,
+        (own, run): (usize, usize),
+        timing: Timing,
+        wall_milliseconds: u64,
+    ) {
         let mut statistics = self.lock();
+        statistics.own_tokens += own as u64;
+        statistics.run_tokens += run as u64;
         statistics.last_run_milliseconds = wall_milliseconds;
         statistics.batches += 1;
         statistics.rows += rows as u64;

@@ -1,19 +1,29 @@
 //! Runs before the first request: warm-up, and the trial of whether rows are independent.
 //!
 //! Dimensions alone cannot tell a model whose first axis counts rows from one whose first axis is
-//! time. So before requests are put together, two rows are run alone and together, and must agree.
-
-use bytes::Bytes;
+//! time. So before requests are put together, two rows are run alone and together, and must agree;
+//! and before rows are padded, one is run padded and not, or more and less.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::padding::{PadInput, Padding};
+use super::stacking::Stacking;
 use crate::backend::{Executor, Input, RunError};
 use crate::clock::Clock;
-use crate::model::{Signature, TensorSpec, WarmUpPolicy};
-use crate::tensor::{Dtype, Shape, Tensor, append_element, elements};
+use crate::model::{Signature, TensorSpec, WarmUpPolicy, round_up};
+use crate::scheduler::Load;
+use crate::tensor::{
+    Dtype, Shape, Slicer, Tensor, append_element, cut, elements, pad_into, padded_bytes,
+};
 
 /// What varying dimensions are tried with when `model.toml` does not say.
 const GUESS: i64 = 8;
+/// The length that rows are warmed up with where they are padded to any.
+const GUESSED_LENGTH: usize = 32;
+/// The length of the row that is padded to see whether that changes its answer.
+const OWN_LENGTH: usize = 5;
 /// How far apart the same row may be alone and together, relative to its size: reordered sums.
 const TOLERANCE: f64 = 1e-2;
 
@@ -31,64 +41,239 @@ pub(super) enum Verdict {
     Unknown(String),
 }
 
-/// Runs the model as often as its policy asks, with full batches last.
-pub(super) fn warm_up(
-    executor: &mut dyn Executor,
-    policy: &WarmUpPolicy,
-    batched: bool,
-    max_batch_size: usize,
-    clock: &dyn Clock,
-) -> Result<Vec<(usize, Duration)>, RunError> {
-    let signature = executor.signature().clone();
-    let one = made_up(&signature, policy, 1, batched, 0);
-    let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
-    let most = (MOST_BYTES / bytes.max(1)).clamp(1, max_batch_size);
-    let sizes = if batched { vec![1, most] } else { vec![1] };
-    let mut times = Vec::new();
-    for rows in sizes {
-        let inputs = made_up(&signature, policy, rows, batched, 0);
-        for _ in 0..policy.runs {
-            run(executor, &inputs)?;
-        }
-        if policy.runs > 0 {
-            // The first ones did what is done once; this is what a batch costs.
-            let start = clock.now();
-            run(executor, &inputs)?;
-            times.push((rows, clock.now() - start));
-        }
-    }
-    Ok(times)
+/// Makes up inputs of one model, as its policy and its stacking want them.
+pub(super) struct Trial<'a> {
+    pub(super) policy: &'a WarmUpPolicy,
+    pub(super) stacking: &'a Stacking,
+    pub(super) clock: &'a dyn Clock,
 }
 
-/// Tries whether rows are independent.
-pub(super) fn rows_are_independent(executor: &mut dyn Executor, policy: &WarmUpPolicy) -> Verdict {
-    match compare(executor, policy) {
+impl Trial<'_> {
+    /// Runs the model as often as its policy asks, with full batches last. Gives what each took.
+    pub(super) fn warm_up(
+        &self,
+        executor: &mut dyn Executor,
+        max_batch_size: usize,
+    ) -> Result<Vec<(Load, Duration)>, RunError> {
+        let signature = executor.signature().clone();
+        let mut times = Vec::new();
+        for length in self.lengths(&signature) {
+            for rows in self.sizes(&signature, length, max_batch_size) {
+                let inputs = self.inputs(&signature, rows, length, 0);
+                for _ in 0..self.policy.runs {
+                    run(executor, &inputs)?;
+                }
+                if self.policy.runs > 0 {
+                    // The first ones did what is done once; this is what a batch costs.
+                    let start = self.clock.now();
+                    run(executor, &inputs)?;
+                    let load = Load {
+                        length,
+                        ..Load::of(rows)
+                    };
+                    times.push((load, self.clock.now() - start));
+                }
+            }
+        }
+        Ok(times)
+    }
+
+    /// The lengths that are warmed up.
+    fn lengths(&self, signature: &Signature) -> Vec<usize> {
+        let Some(padding) = &self.stacking.padding else {
+            return vec![1];
+        };
+        if !padding.lengths.is_empty() {
+            return padding.lengths.clone();
+        }
+        let stated = signature
+            .inputs
+            .iter()
+            .enumerate()
+            .find_map(|(position, spec)| {
+                let axis = padding.input_axis(position)?;
+                let shape = self
+                    .policy
+                    .shapes
+                    .iter()
+                    .find(|shape| shape.input == spec.name);
+                let size = *shape?.dimensions.get(axis - 1)?;
+                usize::try_from(size).ok()
+            });
+        vec![stated.unwrap_or(GUESSED_LENGTH)]
+    }
+
+    /// The numbers of rows that are warmed up: as many as may be made up.
+    fn sizes(&self, signature: &Signature, length: usize, max_batch_size: usize) -> Vec<usize> {
+        if !self.stacking.batched {
+            return vec![1];
+        }
+        let one = self.inputs(signature, 1, length, 0);
+        let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
+        let tokens = self.stacking.padding.as_ref();
+        let tokens = tokens.map_or(usize::MAX, |padding| padding.max_batch_tokens);
+        let most = (MOST_BYTES / bytes.max(1))
+            .min(tokens / length.max(1))
+            .clamp(1, max_batch_size);
+        if self.stacking.sizes.is_empty() {
+            return vec![1, most];
+        }
+        let sizes = self.stacking.sizes.iter().copied();
+        sizes.filter(|size| *size <= most).collect()
+    }
+
+    /// Tries whether rows are independent.
+    pub(super) fn rows_are_independent(&self, executor: &mut dyn Executor) -> Verdict {
+        verdict(self.compare_rows(executor))
+    }
+
+    fn compare_rows(&self, executor: &mut dyn Executor) -> Result<Option<String>, RunError> {
+        let signature = executor.signature().clone();
+        let length = self.lengths(&signature).first().copied().unwrap_or(1);
+        let rows = |seed| self.inputs(&signature, 1, length, seed);
+        let (first, second) = (rows(0), rows(1));
+        let alone = round_up(&self.stacking.sizes, 1);
+        let both = round_up(&self.stacking.sizes, 2);
+        let a = run(executor, &repeat(&[&first], alone))?;
+        let b = run(executor, &repeat(&[&second], alone))?;
+        let together = run(executor, &repeat(&[&first, &second], both))?;
+        for (index, spec) in signature.outputs.iter().enumerate() {
+            let expected = [row(&a, index, alone, 0), row(&b, index, alone, 0)];
+            let found = [0, 1].map(|position| row(&together, index, both, position));
+            let same = found.iter().zip(&expected).all(|(found, expected)| {
+                let rows = found.as_ref().zip(expected.as_ref());
+                rows.is_some_and(|(found, expected)| agree(found, expected))
+            });
+            if !same {
+                return Ok(Some(spec.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tries whether padding changes what a row's answer is.
+    pub(super) fn padding_changes_nothing(
+        &self,
+        executor: &mut dyn Executor,
+        padding: &Padding,
+    ) -> Verdict {
+        verdict(self.compare_lengths(executor, padding))
+    }
+
+    fn compare_lengths(
+        &self,
+        executor: &mut dyn Executor,
+        padding: &Padding,
+    ) -> Result<Option<String>, RunError> {
+        let signature = executor.signature().clone();
+        let (short, long) = match padding.lengths[..] {
+            [] => (OWN_LENGTH, OWN_LENGTH + 3),
+            [only] => (only, only),
+            [first, second, ..] => (first, second),
+        };
+        let own = OWN_LENGTH.min(short);
+        let rows = round_up(&self.stacking.sizes, 1);
+        let inputs = self.inputs(&signature, rows, own, 0);
+        let at = |length| {
+            let inputs = inputs.iter().zip(&padding.inputs);
+            let padded = inputs.map(|(tensor, input)| padded(tensor, input.as_ref(), length));
+            padded.collect::<Vec<Tensor>>()
+        };
+        let (tight, loose) = (run(executor, &at(short))?, run(executor, &at(long))?);
+        for (index, spec) in signature.outputs.iter().enumerate() {
+            let axis = padding.outputs.get(index).copied().flatten();
+            let own = |outputs: &[Tensor]| {
+                let output = outputs.get(index)?;
+                axis.map_or_else(|| Some(output.clone()), |axis| cut(output, axis, own))
+            };
+            let (tight, loose) = (own(&tight), own(&loose));
+            if !tight
+                .zip(loose)
+                .is_some_and(|(tight, loose)| agree(&loose, &tight))
+            {
+                return Ok(Some(spec.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn inputs(&self, signature: &Signature, rows: usize, length: usize, seed: u64) -> Vec<Tensor> {
+        let specs = signature.inputs.iter().enumerate();
+        specs
+            .map(|(position, spec)| {
+                let padding = self.stacking.padding.as_ref();
+                if let Some(padding) = padding.filter(|padding| padding.is_mask(position))
+                    && let Some(mask) = padding.ones(spec, rows, length)
+                {
+                    return Tensor {
+                        data: aligned(&mask.data),
+                        ..mask
+                    };
+                }
+                let mut shape = shape(spec, self.policy, rows, self.stacking.batched);
+                if let Some(axis) = self.stacking.input_axis(position) {
+                    shape.set(axis, i64::try_from(length).unwrap_or(i64::MAX));
+                }
+                let count = elements(&shape).unwrap_or(0);
+                Tensor {
+                    dtype: spec.dtype,
+                    data: values(spec.dtype, count, seed),
+                    shape,
+                }
+            })
+            .collect()
+    }
+}
+
+fn verdict(compared: Result<Option<String>, RunError>) -> Verdict {
+    match compared {
         Ok(None) => Verdict::Independent,
         Ok(Some(output)) => Verdict::Dependent(output),
         Err(error) => Verdict::Unknown(error.to_string()),
     }
 }
 
-fn compare(executor: &mut dyn Executor, policy: &WarmUpPolicy) -> Result<Option<String>, RunError> {
-    let signature = executor.signature().clone();
-    let first = made_up(&signature, policy, 1, true, 0);
-    let second = made_up(&signature, policy, 1, true, 1);
-    let both: Vec<Tensor> = first.iter().zip(&second).map(|(a, b)| join(a, b)).collect();
-    let apart = (run(executor, &first)?, run(executor, &second)?);
-    let together = run(executor, &both)?;
-    for (index, spec) in signature.outputs.iter().enumerate() {
-        let (Some(a), Some(b)) = (apart.0.get(index), apart.1.get(index)) else {
-            return Ok(Some(spec.name.clone()));
-        };
-        let expected = join(a, b);
-        let same = together
-            .get(index)
-            .is_some_and(|found| agree(found, &expected));
-        if !same {
-            return Ok(Some(spec.name.clone()));
-        }
+/// Rows of several inputs in turn, so many in all.
+fn repeat(rows: &[&Vec<Tensor>], count: usize) -> Vec<Tensor> {
+    let Some(first) = rows.first() else {
+        return Vec::new();
+    };
+    let tensors = first.iter().enumerate();
+    tensors
+        .map(|(index, tensor)| {
+            let parts = rows.iter().cycle().take(count);
+            let parts = parts.filter_map(|row| row.get(index).map(|part| &part.data[..]));
+            Tensor {
+                dtype: tensor.dtype,
+                shape: tensor
+                    .shape
+                    .with_rows(i64::try_from(count).unwrap_or(i64::MAX)),
+                data: aligned(&parts.collect::<Vec<_>>().concat()),
+            }
+        })
+        .collect()
+}
+
+/// One row of an output of so many.
+fn row(outputs: &[Tensor], index: usize, rows: usize, position: usize) -> Option<Tensor> {
+    let mut slicer = Slicer::new(outputs.get(index)?.clone(), rows).ok()?;
+    slicer.take(position).ok()?;
+    slicer.take(1).ok()
+}
+
+fn padded(tensor: &Tensor, input: Option<&PadInput>, length: usize) -> Tensor {
+    let Some(PadInput { axis, element }) = input else {
+        return tensor.clone();
+    };
+    let mut data = vec![0; padded_bytes(tensor, *axis, length).unwrap_or(0)];
+    pad_into(&mut data, tensor, *axis, element);
+    let mut shape = tensor.shape.clone();
+    shape.set(*axis, i64::try_from(length).unwrap_or(i64::MAX));
+    Tensor {
+        dtype: tensor.dtype,
+        shape,
+        data: aligned(&data),
     }
-    Ok(None)
 }
 
 fn run(executor: &mut dyn Executor, tensors: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
@@ -101,15 +286,6 @@ fn run(executor: &mut dyn Executor, tensors: &[Tensor]) -> Result<Vec<Tensor>, R
         })
         .collect();
     executor.run(&inputs)
-}
-
-fn join(a: &Tensor, b: &Tensor) -> Tensor {
-    let rows = |tensor: &Tensor| tensor.shape.first().copied().unwrap_or(0);
-    Tensor {
-        dtype: a.dtype,
-        shape: a.shape.with_rows(rows(a) + rows(b)),
-        data: aligned(&[&a.data[..], &b.data[..]].concat()),
-    }
 }
 
 fn agree(found: &Tensor, expected: &Tensor) -> bool {
@@ -158,28 +334,6 @@ fn close(found: impl Iterator<Item = f64>, expected: impl Iterator<Item = f64>) 
             || (found.is_nan() && expected.is_nan())
             || (found - expected).abs() <= bound
     })
-}
-
-fn made_up(
-    signature: &Signature,
-    policy: &WarmUpPolicy,
-    rows: usize,
-    batched: bool,
-    seed: u64,
-) -> Vec<Tensor> {
-    signature
-        .inputs
-        .iter()
-        .map(|spec| {
-            let shape = shape(spec, policy, rows, batched);
-            let count = elements(&shape).unwrap_or(0);
-            Tensor {
-                dtype: spec.dtype,
-                data: values(spec.dtype, count, seed),
-                shape,
-            }
-        })
-        .collect()
 }
 
 fn shape(spec: &TensorSpec, policy: &WarmUpPolicy, rows: usize, batched: bool) -> Shape {

@@ -4,6 +4,7 @@
 
 mod bytes_elements;
 mod dtype;
+mod pad;
 mod shape;
 mod stack;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 
 pub use bytes_elements::{BytesElements, Malformed, append_element};
 pub use dtype::Dtype;
+pub use pad::{cut, pad_into, padded_bytes};
 pub use shape::{Shape, elements};
 pub use stack::{Slicer, SplitError};
 

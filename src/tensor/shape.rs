@@ -18,10 +18,15 @@ impl Shape {
     /// This shape with its first dimension set to `rows`.
     pub fn with_rows(&self, rows: i64) -> Self {
         let mut shape = self.clone();
-        if let Some(first) = shape.0.first_mut() {
-            *first = rows;
-        }
+        shape.set(0, rows);
         shape
+    }
+
+    /// Sets one dimension; nothing happens if there is no such axis.
+    pub fn set(&mut self, axis: usize, size: i64) {
+        if let Some(dimension) = self.0.get_mut(axis) {
+            *dimension = size;
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::proto::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
+use crate::proto::{
+    InferBatchStatistics, InferStatistics, LearnedServiceTime, ModelStatistics, StatisticDuration,
+};
+use crate::scheduler::Learned;
 use crate::serving::{BatchCounts, Count, Version};
 
 /// What a version has done since it was loaded.
@@ -30,7 +33,20 @@ pub fn model_statistics(version: &Version) -> ModelStatistics {
             .iter()
             .map(|(rows, counts)| batch(*rows, counts))
             .collect(),
+        own_tokens: statistics.own_tokens,
+        run_tokens: statistics.run_tokens,
+        service_times: version.service_times().map(service_time).collect(),
         ..ModelStatistics::default()
+    }
+}
+
+fn service_time((device, learned): (String, Learned)) -> LearnedServiceTime {
+    LearnedServiceTime {
+        device,
+        fixed_ns: learned.fixed,
+        per_row_ns: learned.per_row,
+        deviation_ns: learned.deviation,
+        batches: learned.batches,
     }
 }
 

@@ -5,18 +5,19 @@ import asyncio
 import numpy
 import onnxruntime
 import pytest
+import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 
 from server import HANG, ROOT
 from tensors import given
 
 TOLERANCE = 1e-4
-LENGTHS = [8, 32, 17]
+LENGTHS = [8, 32, 17, 9, 40, 25]
 
 
 @pytest.fixture(scope="module")
 def sentences():
-    """Word pieces of made-up sentences of three lengths, some of them padded."""
+    """Word pieces of made-up sentences of several lengths, some of them padded by the client."""
     random = numpy.random.default_rng(4)
 
     def sentence(length):
@@ -48,9 +49,23 @@ def test_batched_and_alone_agree_with_onnxruntime(examples, sentences):
             alone = [await one(sentence) for sentence in sentences]
             batched = await asyncio.gather(*(one(sentence) for sentence in sentences))
             [model] = (await client.get_inference_statistics("minilm")).model_stats
-            return alone, batched, [batch.batch_size for batch in model.batch_stats]
+            return alone, batched, max(batch.batch_size for batch in model.batch_stats)
 
-    alone, batched, sizes = asyncio.run(asyncio.wait_for(ask(), HANG))
-    assert max(sizes) > 1
+    alone, batched, largest = asyncio.run(asyncio.wait_for(ask(), HANG))
+    # No eight sentences have one length.
+    assert largest > 48 / len(LENGTHS)
     numpy.testing.assert_allclose(numpy.concatenate(alone), expected, rtol=0, atol=TOLERANCE)
     numpy.testing.assert_allclose(numpy.concatenate(batched), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_the_mask_is_made_where_none_comes(examples, sentences):
+    """What a request brings is all its own if no mask says otherwise."""
+    session = onnxruntime.InferenceSession(
+        ROOT / "examples" / "models" / "minilm" / "1" / "model.onnx",
+        providers=["CPUExecutionProvider"])
+    sentence = dict(sentences[1], attention_mask=numpy.ones_like(sentences[1]["attention_mask"]))
+    [expected] = session.run(None, sentence)
+    with triton.InferenceServerClient(examples.address) as client:
+        inputs = [given(name, array) for name, array in sentence.items() if name != "attention_mask"]
+        found = client.infer("minilm", inputs).as_numpy("sentence_embedding")
+    numpy.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)

@@ -1,12 +1,12 @@
 //! What fails, fails alone, and what went down comes back.
 
-use jitney::proto::ServerReadyRequest;
+use jitney::proto::{ModelInferRequest, ServerReadyRequest};
 use tonic::Code;
 
 use super::node::Node;
 use super::occupant::{Occupant, enqueue};
 use super::repository::{Repository, Simulated};
-use super::request::{assert_echo, rows};
+use super::request::{assert_echo, bytes_of, input, raw, rows};
 
 fn faulty(simulated: &str) -> Repository {
     let repository = Repository::new();
@@ -137,4 +137,85 @@ async fn a_lost_device_is_told_to_everyone_and_comes_back() {
         assert!(ready(&node).await);
     }
     assert_eq!(outcome(&node, 9).await, Code::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lost_device_had_is_run_by_another() {
+    let repository = Repository::new();
+    let lost = repository.beside("lost");
+    let simulated = format!("lost_while_exists = {lost:?}\nfixed_ms = 300");
+    let model = Simulated {
+        policy: "max_batch_size = 1",
+        instances: "[[instances]]\ndevice = \"simulated:0\"\n[[instances]]\ndevice = \"simulated:1\"",
+        simulated: &simulated,
+    };
+    repository.simulate("m", model);
+    let node = Node::start(&repository.path()).await;
+    let version = node.version("m");
+    // Both devices have one, and one waits.
+    let occupant = Occupant::of_all(&node, "m", 1, 2).await;
+    let one = repository.beside("lost.0");
+    std::fs::write(&one, "").unwrap();
+    occupant.leaves().await;
+    assert_eq!(node.statistics("m").await.inference_count, 3);
+    assert_eq!(version.lane.executors_alive(), 1);
+    assert!(node.is_ready("m", "").await);
+    std::fs::remove_file(&one).unwrap();
+    let back = || async { version.lane.executors_alive() == 2 };
+    node.changes_until("the device is back", back).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_breaks_an_executor_twice_fails_alone() {
+    let repository = Repository::new();
+    let model = Simulated {
+        policy: "max_batch_size = 4",
+        instances: "[[instances]]\ndevice = \"simulated:0\"\n[[instances]]\ndevice = \"simulated:1\"",
+        simulated: "fixed_ms = 300\npanic_on = 13000",
+    };
+    repository.simulate("m", model);
+    let node = Node::start(&repository.path()).await;
+    // Both devices are busy, so that four wait and travel together.
+    let busy = Occupant::of_all(&node, "m", 4, 2).await;
+    let seeds = [10, 11, 12, 13];
+    let waiting = enqueue(&node, seeds.map(|seed| rows("m", seed, 1))).await;
+    busy.leaves().await;
+    for (sent, answer) in waiting.join_all().await {
+        if sent == rows("m", 13, 1) {
+            assert_eq!(answer.unwrap_err().code(), Code::Internal);
+        } else {
+            assert_echo(&answer.unwrap(), &sent);
+        }
+    }
+}
+
+/// A row of another shape than an occupant's.
+fn wider(seed: usize) -> ModelInferRequest {
+    let numbers = (0..7).map(|index| (seed * 10 + index) as f32);
+    raw("m", input("x", "FP32", &[1, 7]), bytes_of(numbers))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_does_not_fit_into_memory_runs_in_parts() {
+    let repository = faulty("fixed_ms = 200\ndevice_memory_bytes = 100\nmemory_per_row_bytes = 20");
+    let node = Node::start(&repository.path()).await;
+    // Eight do not fit, so four and four run; and from then on no more than four leave together.
+    for _ in 0..2 {
+        let occupant = Occupant::of(&node, "m", 5).await;
+        let members = enqueue(&node, (0..8).map(wider)).await;
+        occupant.leaves().await;
+        for (sent, answer) in members.join_all().await {
+            assert_echo(&answer.unwrap(), &sent);
+        }
+    }
+    let statistics = node.statistics("m").await;
+    let sizes = statistics.batch_stats.iter();
+    let sizes: Vec<_> = sizes
+        .map(|batch| (batch.batch_size, batch.compute_infer.unwrap().count))
+        .collect();
+    assert_eq!(sizes, [(4, 4), (5, 4)]);
+    // One that does not fit alone is told so, and nobody else.
+    let large = node.infer(rows("m", 1, 6)).await.unwrap_err();
+    assert_eq!(large.code(), Code::ResourceExhausted);
+    assert!(large.message().contains("out of memory"), "{large:?}");
 }

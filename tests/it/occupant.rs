@@ -15,27 +15,34 @@ const PATIENCE: i64 = 3_600_000_000;
 /// woken takes its batch within the first; nothing tells when.
 const STEADY: usize = 20;
 
-/// Two full batches: one that runs, and one that waits for it.
+/// Full batches: one that each executor runs, and one that waits.
 pub(crate) struct Occupant {
     batches: JoinSet<Result<ModelInferResponse, Status>>,
-    /// Rows of both.
+    /// Rows of all.
     pub(crate) rows: usize,
 }
 
 impl Occupant {
     /// Takes the executor of a simulated model whose batches have this many rows.
     pub(crate) async fn of(node: &Node, model: &str, batch: usize) -> Self {
-        Self::with(node, [0, 1].map(|seed| rows(model, seed, batch))).await
+        Self::of_all(node, model, batch, 1).await
+    }
+
+    /// The same for a model that has several executors.
+    pub(crate) async fn of_all(node: &Node, model: &str, batch: usize, executors: usize) -> Self {
+        let requests = (0..=executors).map(|seed| rows(model, seed, batch));
+        Self::with(node, requests.collect()).await
     }
 
     /// The same with deadlines of its own, which are far away.
     pub(crate) async fn with_deadlines(node: &Node, model: &str, batch: usize) -> Self {
         let patient =
             |request| with_parameter(request, "timeout", ParameterChoice::Int64Param(PATIENCE));
-        Self::with(node, [0, 1].map(|seed| patient(rows(model, seed, batch)))).await
+        let requests = [0, 1].map(|seed| patient(rows(model, seed, batch)));
+        Self::with(node, requests.to_vec()).await
     }
 
-    async fn with(node: &Node, requests: [ModelInferRequest; 2]) -> Self {
+    async fn with(node: &Node, requests: Vec<ModelInferRequest>) -> Self {
         let version = node.version(&requests[0].model_name);
         let rows = requests.iter().map(|request| request.inputs[0].shape[0]);
         let rows = rows.sum::<i64>() as usize;
@@ -56,14 +63,14 @@ impl Occupant {
         Self { batches, rows }
     }
 
-    /// Waits until both have been answered.
+    /// Waits until all have been answered.
     pub(crate) async fn leaves(self) {
         for answer in self.batches.join_all().await {
             answer.unwrap();
         }
     }
 
-    /// Whether neither has been answered.
+    /// Whether none has been answered.
     pub(crate) fn is_there(&mut self) -> bool {
         self.batches.try_join_next().is_none()
     }

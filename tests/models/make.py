@@ -28,7 +28,7 @@ PROTOCOL_NAMES = {"FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT": "fp32", "DOUBL
 def main():
     for model in [
         identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
-        tiny_mlp(), unbatched_softmax(), fixed_shape(), scalar_out(), gather(),
+        tiny_mlp(), unbatched_softmax(), fixed_shape(), fixed_rows(), scalar_out(), gather(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,17 @@ def variable_shape():
         [value("x", "FLOAT", ["batch", "sequence"])],
         [value("y", "FLOAT", ["batch", "sequence"]), value("sum", "FLOAT", ["batch"])],
         {"two": numpy.float32(2), "along_sequence": numpy.array([1], numpy.int64)},
+    )
+
+
+def fixed_rows():
+    """Four rows at a time, as an engine with one profile takes them."""
+    return model(
+        "fixed_rows",
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        [value("x", "FLOAT", [4, 3])],
+        [value("y", "FLOAT", [4, 3])],
+        {"two": numpy.float32(2)},
     )
 
 

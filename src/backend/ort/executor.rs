@@ -151,8 +151,15 @@ impl Executor for OrtExecutor {
     }
 }
 
-/// After some CUDA errors the context answers nothing else, and only a new one helps.
+/// After some CUDA errors the context answers nothing else, and only a new one helps. When memory runs
+/// out, fewer rows do.
 fn run_error(message: &str) -> RunError {
+    const MEMORY: [&str; 4] = [
+        "CUDA failure 2:",
+        "Failed to allocate memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "std::bad_alloc",
+    ];
     const STICKY: [&str; 4] = [
         "CUDA failure 700",
         "CUDA failure 710",
@@ -161,6 +168,8 @@ fn run_error(message: &str) -> RunError {
     ];
     if STICKY.iter().any(|text| message.contains(text)) {
         RunError::DeviceLost(message.to_owned())
+    } else if MEMORY.iter().any(|text| message.contains(text)) {
+        RunError::OutOfMemory(message.to_owned())
     } else {
         RunError::Failed(message.to_owned())
     }

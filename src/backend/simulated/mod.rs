@@ -106,9 +106,15 @@ impl Executor for SimulatedExecutor {
         let rows = rows.copied().unwrap_or(1);
         self.batches += 1;
         let count = u32::try_from(rows).unwrap_or(u32::MAX);
-        let service = self.policy.fixed + self.policy.per_row.saturating_mul(count);
+        let cells = inputs.first().and_then(|input| elements(input.shape));
+        let cells = u32::try_from(cells.unwrap_or(0)).unwrap_or(u32::MAX);
+        let service = self.policy.fixed
+            + self.policy.per_row.saturating_mul(count)
+            + self.policy.per_element.saturating_mul(cells);
+        self.refuse(rows)?;
+        let _memory = self.memory(rows)?;
         wait(self.clock.as_ref(), service);
-        self.fault()?;
+        self.fault(inputs.first())?;
         let outputs = self.signature.outputs.iter().enumerate();
         Ok(outputs
             .map(|(position, spec)| output(spec, inputs.get(position), rows))
@@ -117,12 +123,41 @@ impl Executor for SimulatedExecutor {
 }
 
 impl SimulatedExecutor {
-    fn fault(&self) -> Result<(), RunError> {
+    fn refuse(&self, rows: i64) -> Result<(), RunError> {
+        let sizes = &self.policy.batch_sizes;
+        let size = usize::try_from(rows).unwrap_or(0);
+        if sizes.is_empty() || sizes.contains(&size) {
+            return Ok(());
+        }
+        let message = format!("{rows} rows came where only {sizes:?} are taken");
+        Err(RunError::Failed(message))
+    }
+
+    /// What the batch takes of its device while it runs.
+    fn memory(&self, rows: i64) -> Result<Option<Reservation>, RunError> {
+        let each = self.policy.memory_per_row_bytes;
+        let bytes = each.saturating_mul(u64::try_from(rows).unwrap_or(0));
+        let device = self.device.as_ref().filter(|_| bytes > 0);
+        let reservation = device.map(|device| device.reserve(bytes)).transpose();
+        reservation.map_err(|error| RunError::OutOfMemory(error.reason))
+    }
+
+    fn fault(&self, input: Option<&Input<'_>>) -> Result<(), RunError> {
         if self.device.as_ref().is_some_and(|device| device.is_lost()) {
             return Err(RunError::DeviceLost("simulated loss".to_owned()));
         }
         let due = |every: u64| every > 0 && self.batches.is_multiple_of(every);
         assert!(!due(self.policy.panic_every), "simulated panic");
+        let poison = self
+            .policy
+            .panic_on
+            .map(|number| (number as f32).to_le_bytes());
+        if let (Some(poison), Some(input)) = (poison, input)
+            && input.dtype == Dtype::Fp32
+        {
+            let numbers = input.data.as_chunks::<4>().0;
+            assert!(!numbers.contains(&poison), "simulated poison");
+        }
         if due(self.policy.fail_every) {
             return Err(RunError::Failed("simulated failure".to_owned()));
         }

@@ -35,11 +35,15 @@ fn policy() -> SimulatedPolicy {
         outputs: vec![spec("y", Dtype::Uint8), spec("words", Dtype::Bytes)],
         fixed: Duration::ZERO,
         per_row: Duration::ZERO,
+        per_element: Duration::ZERO,
         load: Duration::ZERO,
         memory_bytes: 60,
+        memory_per_row_bytes: 0,
+        batch_sizes: Vec::new(),
         device_memory_bytes: 100,
         fail_every: 0,
         panic_every: 0,
+        panic_on: None,
         lost_while_exists: None,
     }
 }

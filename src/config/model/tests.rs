@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DeviceChoice, Dimension, SimulatedPolicy, TensorSpec};
+use crate::model::{DeviceChoice, Dimension, PaddingPolicy, SimulatedPolicy, TensorSpec};
 use crate::tensor::Dtype;
 
 fn read(source: &str) -> Result<ModelPolicy, String> {
@@ -30,10 +30,18 @@ max_batch_size = 64
 batch_axis = "first"
 max_queue_delay_ms = 0.5
 preferred_batch_sizes = [16, 32]
+batch_sizes = [1, 64]
 max_queue_size = 10
 default_deadline_ms = 500
 default_priority = 2
 versions = { latest = 2 }
+
+[padding]
+dimension = "sequence"
+values = { ids = -1 }
+mask = "mask"
+lengths = [16, 64]
+max_batch_tokens = 2048
 
 [[instances]]
 count = 2
@@ -65,7 +73,16 @@ ratio = 0.5
             max_batch_size: 64,
             max_queue_delay: Duration::from_micros(500),
             preferred_sizes: vec![16, 32],
+            sizes: vec![1, 64],
         },
+        padding: Some(PaddingPolicy {
+            dimension: Some("sequence".to_owned()),
+            axes: Vec::new(),
+            values: vec![("ids".to_owned(), -1.0)],
+            mask: Some("mask".to_owned()),
+            lengths: vec![16, 64],
+            max_batch_tokens: Some(2048),
+        }),
         queue: QueuePolicy {
             max_queue_size: 10,
             default_deadline: Some(Duration::from_millis(500)),
@@ -114,11 +131,15 @@ inputs = [{ name = "x", dtype = "FP32", shape = [-1, 16] }]
 outputs = []
 fixed_ms = 2.0
 per_row_ms = 0.1
+per_element_ms = 0.01
 load_ms = 3
 memory_bytes = 4
+memory_per_row_bytes = 2
+batch_sizes = [2, 4]
 device_memory_bytes = 0
 fail_every = 5
 panic_every = 6
+panic_on = 7.5
 lost_while_exists = "lost"
 "#;
     let expected = SimulatedPolicy {
@@ -130,11 +151,15 @@ lost_while_exists = "lost"
         outputs: Vec::new(),
         fixed: Duration::from_millis(2),
         per_row: Duration::from_micros(100),
+        per_element: Duration::from_micros(10),
         load: Duration::from_millis(3),
         memory_bytes: 4,
+        memory_per_row_bytes: 2,
+        batch_sizes: vec![2, 4],
         device_memory_bytes: 17_179_869_184,
         fail_every: 5,
         panic_every: 6,
+        panic_on: Some(7.5),
         lost_while_exists: Some(PathBuf::from("lost")),
     };
     let policy = read(source).unwrap();
@@ -200,7 +225,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, max_queue_size, default_deadline_ms, default_priority, versions, instances, warm_up, onnxruntime, simulated
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, max_queue_size, default_deadline_ms, default_priority, versions, instances, warm_up, onnxruntime, simulated
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000
@@ -231,4 +256,31 @@ fn two_tensors_of_one_name_are_refused() {
     let source = format!("[simulated]\ninputs = [\n{tensor},\n{tensor},\n]\noutputs = []\n");
     let expected = "m/model.toml:4: simulated.inputs[1].name: \"x\" is given twice";
     assert_eq!(read(&source).unwrap_err(), expected);
+}
+
+#[test]
+fn padding_has_to_say_where_and_sizes_ascend() {
+    let refused = |text: &str| read(text).unwrap_err();
+    assert_eq!(
+        refused("[padding]"),
+        "m/model.toml:1: padding.dimension: missing; say what the model calls the dimension that varies, or list axes"
+    );
+    assert!(read("[padding]\naxes = { x = 1 }").is_ok());
+    let both = refused("[padding]\ndimension = \"s\"\naxes = { x = 1 }");
+    assert!(
+        both.contains("name the dimension or the axes, not both"),
+        "{both}"
+    );
+    assert_eq!(
+        refused("batch_sizes = [8, 4]"),
+        "m/model.toml:1: batch_sizes: found [8, 4]; allowed: each larger than the one before"
+    );
+    assert_eq!(
+        refused("batch_sizes = [4, 8]\nmax_batch_size = 9"),
+        "m/model.toml:2: max_batch_size: found 9; allowed: at most the largest of batch_sizes, 8"
+    );
+    assert_eq!(
+        read("batch_sizes = [4, 8]").unwrap().batch.max_batch_size,
+        8
+    );
 }

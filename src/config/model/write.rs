@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::model::{
     BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
-    OptimizationLevel, SimulatedPolicy, TensorSpec, VersionPolicy,
+    OptimizationLevel, PaddingPolicy, SimulatedPolicy, TensorSpec, VersionPolicy,
 };
 
 /// The `model.toml` that means `policy`, with every default written out.
@@ -20,11 +20,16 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
         milliseconds(policy.batch.max_queue_delay),
     );
     if !policy.batch.preferred_sizes.is_empty() {
-        let sizes = policy.batch.preferred_sizes.iter();
         put(
             "preferred_batch_sizes",
-            list(sizes.map(|size| whole(*size))),
+            sizes(&policy.batch.preferred_sizes),
         );
+    }
+    if !policy.batch.sizes.is_empty() {
+        put("batch_sizes", sizes(&policy.batch.sizes));
+    }
+    if let Some(policy) = &policy.padding {
+        put("padding", padding(policy));
     }
     put(
         "default_priority",
@@ -68,6 +73,38 @@ fn milliseconds(duration: Duration) -> Value {
 
 fn list(values: impl Iterator<Item = Value>) -> Value {
     Value::Array(values.collect())
+}
+
+fn sizes(sizes: &[usize]) -> Value {
+    list(sizes.iter().map(|size| whole(*size)))
+}
+
+fn padding(policy: &PaddingPolicy) -> Value {
+    let mut table = Table::new();
+    let mut put = |key: &str, value: Value| drop(table.insert(key.to_owned(), value));
+    if let Some(dimension) = &policy.dimension {
+        put("dimension", dimension.as_str().into());
+    }
+    if !policy.axes.is_empty() {
+        let axes = policy.axes.iter();
+        let axes = axes.map(|(name, axis)| (name.clone(), whole(*axis)));
+        put("axes", Value::Table(axes.collect()));
+    }
+    if !policy.values.is_empty() {
+        let values = policy.values.iter();
+        let values = values.map(|(name, value)| (name.clone(), Value::Float(*value)));
+        put("values", Value::Table(values.collect()));
+    }
+    if let Some(mask) = &policy.mask {
+        put("mask", mask.as_str().into());
+    }
+    if !policy.lengths.is_empty() {
+        put("lengths", sizes(&policy.lengths));
+    }
+    if let Some(tokens) = policy.max_batch_tokens {
+        put("max_batch_tokens", whole(tokens));
+    }
+    Value::Table(table)
 }
 
 fn axis(axis: BatchAxis) -> &'static str {
@@ -147,6 +184,15 @@ fn simulated(policy: &SimulatedPolicy) -> Value {
         ),
         ("fixed_ms".to_owned(), milliseconds(policy.fixed)),
         ("per_row_ms".to_owned(), milliseconds(policy.per_row)),
+        (
+            "per_element_ms".to_owned(),
+            milliseconds(policy.per_element),
+        ),
+        (
+            "memory_per_row_bytes".to_owned(),
+            bytes(policy.memory_per_row_bytes),
+        ),
+        ("batch_sizes".to_owned(), sizes(&policy.batch_sizes)),
         ("load_ms".to_owned(), milliseconds(policy.load)),
         ("memory_bytes".to_owned(), bytes(policy.memory_bytes)),
         (
@@ -156,6 +202,9 @@ fn simulated(policy: &SimulatedPolicy) -> Value {
         ("fail_every".to_owned(), bytes(policy.fail_every)),
         ("panic_every".to_owned(), bytes(policy.panic_every)),
     ]);
+    if let Some(number) = policy.panic_on {
+        table.insert("panic_on".to_owned(), Value::Float(number));
+    }
     if let Some(file) = &policy.lost_while_exists {
         table.insert(
             "lost_while_exists".to_owned(),
@@ -185,6 +234,8 @@ mod tests {
     fn what_is_written_means_the_same() {
         for source in [
             "",
+            "batch_sizes = [2, 8]\n[padding]\ndimension = \"sequence\"\nvalues = { x = -1.5 }\nmask = \"m\"\nlengths = [8, 64]\nmax_batch_tokens = 512\n",
+            "[padding]\naxes = { x = 1, y = 2 }\n",
             "max_batch_size = 7\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
             "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",
         ] {
