@@ -102,6 +102,7 @@ impl Machine {
             config.device.clone(),
             Arc::clone(&self.clock),
             catalog.changes().clone(),
+            config.device_memory_bytes,
         )
     }
 }
@@ -133,6 +134,7 @@ impl Server {
             machine.loader(&config, &catalog),
             control(config.model_control),
             config.load_threads,
+            config.unload_least_used,
         );
         let readiness = Readiness::new(engine.clone(), Arc::clone(&reconciler));
         let listener = bind(config.grpc_address).await?;

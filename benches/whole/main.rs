@@ -4,6 +4,7 @@
 //! run this are shared and noisy. The echo answers the same messages over the same transport with
 //! the same allocator and does nothing else, so it is the ceiling of any server made with it.
 
+mod devices;
 mod direct;
 mod echo;
 mod lengths;
@@ -69,6 +70,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("lengths") {
                 lengths::measure(&mut table).await?;
+            }
+            if chosen("devices") {
+                devices::measure(&mut table).await?;
             }
             if chosen("start") {
                 start(&mut table)?;

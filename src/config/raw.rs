@@ -69,6 +69,19 @@ pub struct RawServer {
     #[arg(long, value_name = "COUNT", env = "JITNEY_LOAD_THREADS")]
     pub load_threads: Option<String>,
 
+    /// Bytes of each device's memory that models may take [default: no limit]
+    ///
+    /// What each takes is measured when it is loaded, one after the other. One that does not fit is
+    /// refused, with the numbers.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_DEVICE_MEMORY_BYTES")]
+    pub device_memory_bytes: Option<String>,
+
+    /// Unload the least recently used models where memory is short: true or false [default: false]
+    ///
+    /// Matters with --device-memory-bytes only. What was unloaded stays so until it is asked for.
+    #[arg(long, value_name = "BOOL", env = "JITNEY_UNLOAD_LEAST_USED")]
+    pub unload_least_used: Option<String>,
+
     /// Largest message in bytes, 1024 to 2147483647 [default: 67108864, 64 MiB]
     ///
     /// A larger request is refused with RESOURCE_EXHAUSTED.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::raw::RawServer;
 use super::reader::{Table, read_document, read_without};
 use super::report::{Problem, Report};
-use super::rule::{ADDRESS, DEVICE, MODEL_NAME, OneOf, Rule, Text, milliseconds, whole};
+use super::rule::{
+    ADDRESS, DEVICE, MODEL_NAME, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from,
+};
 use super::server::{ModelControl, ServerConfig, find_onnxruntime};
 use super::written::Written;
 use crate::model::DeviceChoice;
@@ -62,6 +64,12 @@ impl RawServer {
             ),
             load_models: s.load_models(&self.load_model),
             load_threads: s.count("load_threads", self.load_threads, 1..=64, 2),
+            device_memory_bytes: s.perhaps(
+                "device_memory_bytes",
+                self.device_memory_bytes,
+                whole_from(1),
+            ),
+            unload_least_used: s.one("unload_least_used", self.unload_least_used, Truth, false),
             max_message_bytes: s.count(
                 "max_message_bytes",
                 self.max_message_bytes,
@@ -115,9 +123,18 @@ impl<'d> Settings<'_, 'd, '_> {
         rule: R,
         default: R::Output,
     ) -> R::Output {
+        self.perhaps(key, typed, rule).unwrap_or(default)
+    }
+
+    fn perhaps<R: Rule>(
+        &mut self,
+        key: &'d str,
+        typed: Option<String>,
+        rule: R,
+    ) -> Option<R::Output> {
         let typed = typed.and_then(|text| self.typed(key, &text, &rule));
         let filed = self.0.value(key, rule);
-        typed.or(filed).unwrap_or(default)
+        typed.or(filed)
     }
 
     fn count<T>(

@@ -88,6 +88,21 @@ impl Rule for Milliseconds {
     }
 }
 
+/// True or false.
+pub(super) struct Truth;
+
+impl Rule for Truth {
+    type Output = bool;
+
+    fn read(&self, written: Written<'_>) -> Option<bool> {
+        written.truth()
+    }
+
+    fn allowed(&self) -> String {
+        "true, false".to_owned()
+    }
+}
+
 /// Any number that is one.
 pub(super) struct Number;
 

@@ -25,6 +25,10 @@ pub struct ServerConfig {
     pub load_models: Vec<String>,
     /// Models that are loaded at the same time.
     pub load_threads: usize,
+    /// Bytes of each device's memory that models may take; none for all.
+    pub device_memory_bytes: Option<u64>,
+    /// Whether the least recently used models are unloaded where that is not enough.
+    pub unload_least_used: bool,
     /// The largest message that is read or written.
     pub max_message_bytes: usize,
     /// Calls in progress on one connection.

@@ -80,6 +80,11 @@ impl Device for HostDevice {
         })
     }
 
+    fn taken_bytes(&self) -> u64 {
+        let about = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        kibibytes(&about, "VmRSS:")
+    }
+
     fn staging(&self, bytes: usize) -> Result<Box<dyn HostMemory>, DeviceError> {
         Ok(Box::new(AlignedMemory::zeroed(bytes)))
     }

@@ -76,6 +76,15 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Its memory now.
     fn memory(&self) -> Result<Memory, DeviceError>;
 
+    /// Bytes taken on it: by this process where that can be told, else by everybody. What a model
+    /// takes is the difference that its load makes.
+    fn taken_bytes(&self) -> u64 {
+        let memory = self.memory();
+        memory.map_or(0, |memory| {
+            memory.total_bytes.saturating_sub(memory.free_bytes)
+        })
+    }
+
     /// Host memory of at least `bytes`, aligned for every element type, from which this device
     /// reads as fast as it can.
     fn staging(&self, bytes: usize) -> Result<Box<dyn HostMemory>, DeviceError>;

@@ -28,6 +28,8 @@ pub struct Version {
     pub policy: ModelPolicy,
     /// Where its instances are.
     pub devices: Vec<String>,
+    /// Memory that it was found to take, by device; empty if that was not measured.
+    pub memory: Vec<(String, u64)>,
     /// Its queue.
     pub lane: Arc<Lane>,
     pub(super) output_names: Vec<Arc<str>>,

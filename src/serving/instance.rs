@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::budget::Claim;
 use super::lane::{Job, Timing};
 use super::stacking::Stacking;
 use super::staging::Staging;
@@ -45,6 +46,8 @@ pub(super) struct Instance {
     /// Who leaves next, and their jobs; here so that both are used again.
     pub(super) batch: Batch,
     pub(super) jobs: Vec<Job>,
+    /// The version's memory, which is free when its last instance has gone.
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 impl Instance {
@@ -72,6 +75,7 @@ impl Instance {
             too_large: None,
             batch: Batch::default(),
             jobs: Vec::new(),
+            claim: None,
         })
     }
 

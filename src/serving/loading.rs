@@ -1,9 +1,11 @@
 //! From an artifact to a version that serves: placed, loaded, tried, warmed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::budget::{Budget, Claim, OverBudget};
 use super::catalog::Version;
 use super::changes::Changes;
 use super::executor;
@@ -18,7 +20,7 @@ use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
 use crate::clock::Clock;
-use crate::device::{Inventory, Unavailable};
+use crate::device::{Inventory, SharedDevice, Unavailable};
 use crate::model::{
     BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
 };
@@ -31,6 +33,8 @@ pub(super) enum LoadFailure {
     Device(#[from] Unavailable),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
     #[error("model.toml says batch_axis = \"first\", but {0}")]
     Axis(String),
     #[error("model.toml says [padding], but {0}")]
@@ -57,6 +61,7 @@ pub struct Loader {
     default_device: DeviceChoice,
     clock: Arc<dyn Clock>,
     changes: Changes,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// A model on a device, not yet serving.
@@ -82,13 +87,14 @@ const MARGIN: Duration = Duration::from_micros(200);
 
 impl Loader {
     /// A loader that places models on what `inventory` has, by `default_device` where a model does
-    /// not say.
+    /// not say, and lets them take so much of each device's memory; all of it if none.
     pub fn new(
         backends: Backends,
         inventory: Arc<Inventory>,
         default_device: DeviceChoice,
         clock: Arc<dyn Clock>,
         changes: Changes,
+        device_memory_bytes: Option<u64>,
     ) -> Self {
         Self {
             backends,
@@ -96,13 +102,17 @@ impl Loader {
             default_device,
             clock,
             changes,
+            budget: Budget::new(device_memory_bytes),
         }
     }
 
     pub(super) fn load(&self, artifact: &Artifact) -> Result<Version, LoadFailure> {
         let backend = self.backend(&artifact.policy);
         let mut instances = Vec::new();
-        for placement in self.placements(&artifact.policy)? {
+        let placements = self.placements(&artifact.policy)?;
+        let expected = expected(artifact, &placements);
+        let room = self.budget.enter(&expected)?;
+        for placement in placements {
             let executor = backend.load(artifact, &placement)?;
             instances.push(Loaded {
                 placement,
@@ -117,7 +127,8 @@ impl Loader {
         for instance in &mut instances {
             instance.times = warm(instance.executor.as_mut(), &plan, self.clock.as_ref())?;
         }
-        self.start(&plan, instances)
+        let claim = Arc::new(room.settle()?);
+        self.start(&plan, instances, claim)
     }
 
     /// What a version takes and gives, and whether it would be batched, without serving it.
@@ -199,7 +210,12 @@ impl Loader {
         Ok(placements)
     }
 
-    fn start(&self, plan: &Plan, instances: Vec<Loaded>) -> Result<Version, LoadFailure> {
+    fn start(
+        &self,
+        plan: &Plan,
+        instances: Vec<Loaded>,
+        claim: Arc<Claim>,
+    ) -> Result<Version, LoadFailure> {
         let Plan {
             artifact,
             signature,
@@ -217,8 +233,15 @@ impl Loader {
             .flat_map(|(one, group)| one.times.iter().map(|(load, took)| (*group, *load, *took)))
             .collect();
         let numbered = instances.into_iter().zip(groups).enumerate();
-        let instances: Vec<Box<Instance>> = numbered
+        let mut instances: Vec<Box<Instance>> = numbered
             .map(|(number, (loaded, group))| self.instance(plan, (number, group), loaded, &ledger))
+            .collect();
+        for instance in &mut instances {
+            instance.claim = Some(Arc::clone(&claim));
+        }
+        let memory = claim.bytes().iter();
+        let memory = memory
+            .map(|(device, bytes)| (device.to_string(), *bytes))
             .collect();
         let threads = instances.len();
         let lane = Lane::new(
@@ -240,6 +263,7 @@ impl Loader {
             check: InputCheck::new(&artifact.id.model, signature.clone(), Arc::clone(stacking)),
             policy: artifact.policy.clone(),
             devices,
+            memory,
             ledger,
             signature: signature.clone(),
             batching: batching.clone(),
@@ -286,6 +310,32 @@ impl Loader {
         instance.group = group;
         instance
     }
+}
+
+/// What a version takes at least: its files, once for each instance.
+fn expected(artifact: &Artifact, placements: &[Placement]) -> Vec<(SharedDevice, u64)> {
+    let each = match &artifact.policy.backend {
+        BackendPolicy::Simulated(simulated) => simulated.memory_bytes,
+        BackendPolicy::OnnxRuntime(_) => files_bytes(&artifact.folder),
+    };
+    let mut expected: Vec<(SharedDevice, u64)> = Vec::new();
+    for Placement { device, .. } in placements {
+        let known = expected
+            .iter_mut()
+            .find(|(known, _)| known.id() == device.id());
+        match known {
+            Some((_, bytes)) => *bytes = bytes.saturating_add(each),
+            None => expected.push((Arc::clone(device), each)),
+        }
+    }
+    expected
+}
+
+/// The weights may lie in the model's file or beside it.
+fn files_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let lengths = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    lengths.sum()
 }
 
 fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {

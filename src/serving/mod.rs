@@ -2,6 +2,7 @@
 //! Uses `scheduler`, `backend`, `repository`, `model` and `tensor`.
 //! Never sees a protocol: no protobuf, no JSON, no socket.
 
+mod budget;
 mod catalog;
 mod changes;
 mod engine;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::budget::OverBudget;
 use super::catalog::{Catalog, IndexEntry, ModelState};
-use super::loading::Loader;
+use super::loading::{LoadFailure, Loader};
 use crate::backend::Artifact;
 use crate::clock::Clock;
 use crate::model::{VersionId, check_name};
@@ -30,6 +31,9 @@ pub enum Control {
     /// The repository, looked at again and again.
     Watch,
 }
+
+/// How long the memory of a version that is unloaded may take to come back: its queue is served.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// What the reconciler knows of one model. Locked while the model is changed, so that changes to
 /// one model come one after the other, and those to different models side by side.
@@ -51,6 +55,8 @@ pub struct Reconciler {
     known: Mutex<HashMap<Arc<str>, Arc<AsyncMutex<Known>>>>,
     /// Loads that may run at once.
     places: Arc<Semaphore>,
+    /// Whether a model may be unloaded to make room for another.
+    unload_least_used: bool,
     /// Models that were to serve from the start and do not yet; none before the start.
     missing: Mutex<Option<HashSet<String>>>,
 }
@@ -62,13 +68,15 @@ impl std::fmt::Debug for Reconciler {
 }
 
 impl Reconciler {
-    /// A reconciler that loads up to `load_threads` versions at once.
+    /// A reconciler that loads up to `load_threads` versions at once and, if it may, unloads the least
+    /// recently used models where memory is short.
     pub fn new(
         repository: Repository,
         catalog: Arc<Catalog>,
         loader: Loader,
         control: Control,
         load_threads: usize,
+        unload_least_used: bool,
     ) -> Arc<Self> {
         Arc::new(Self {
             repository: Arc::new(repository),
@@ -77,6 +85,7 @@ impl Reconciler {
             control,
             known: Mutex::default(),
             places: Arc::new(Semaphore::new(load_threads.max(1))),
+            unload_least_used,
             missing: Mutex::new(None),
         })
     }
@@ -305,13 +314,19 @@ impl Reconciler {
     async fn load_version(&self, artifact: Artifact) -> Result<(), String> {
         let id = artifact.id.clone();
         self.catalog.note(&id, ModelState::Loading, "");
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let loader = Arc::clone(&self.loader);
-        let loaded = spawn_blocking(move || {
-            let _place = place;
-            loader.load(&artifact)
-        })
-        .await;
+        let loaded = loop {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let (loader, artifact) = (Arc::clone(&self.loader), artifact.clone());
+            let loaded = spawn_blocking(move || {
+                let _place = place;
+                loader.load(&artifact)
+            })
+            .await;
+            match loaded {
+                Ok(Err(LoadFailure::Memory(over))) if self.make_room(&over, &id).await => {}
+                loaded => break loaded,
+            }
+        };
         let reason = match loaded {
             Ok(Ok(version)) => {
                 tracing::info!(
@@ -328,6 +343,38 @@ impl Reconciler {
         };
         self.catalog.note(&id, ModelState::Unavailable, &reason);
         Err(format!("{id}: {reason}"))
+    }
+
+    /// Unloads the least recently used model that has memory where it is short. False if there is
+    /// none, or none may be unloaded, or its memory does not come back.
+    async fn make_room(&self, over: &OverBudget, id: &VersionId) -> bool {
+        if !self.unload_least_used || over.needed > over.limit {
+            return false;
+        }
+        let device = over.device.to_string();
+        let mut candidates = self.catalog.serving();
+        candidates.retain(|version| {
+            let mut memory = version.memory.iter();
+            version.id.model != id.model && memory.any(|(own, bytes)| *own == device && *bytes > 0)
+        });
+        candidates.sort_by_key(|version| version.statistics().last_run_milliseconds);
+        for version in candidates {
+            let known = self.known(&version.id.model);
+            // One that is being changed itself is left alone: it may be waiting for this one.
+            let Ok(mut known) = known.try_lock() else {
+                continue;
+            };
+            known.loaded.remove(&version.id.version);
+            let reason = format!("unloaded to make room for {id}");
+            tracing::info!(model = %version.id, "{reason}");
+            self.catalog.retire(&version.id, &reason);
+            drop((known, version));
+            let free = self.loader.budget.fits(over.device, over.needed);
+            // If that was not enough, the next is tried.
+            let _ = tokio::time::timeout(ROOM, free).await;
+            return true;
+        }
+        false
     }
 
     fn retire_all_but(&self, name: &Arc<str>, wanted: &[u64]) {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::proto::{
-    InferBatchStatistics, InferStatistics, LearnedServiceTime, ModelStatistics, StatisticDuration,
+    InferBatchStatistics, InferStatistics, LearnedServiceTime, MemoryUsage, ModelStatistics,
+    StatisticDuration,
 };
 use crate::scheduler::Learned;
 use crate::serving::{BatchCounts, Count, Version};
@@ -33,10 +34,26 @@ pub fn model_statistics(version: &Version) -> ModelStatistics {
             .iter()
             .map(|(rows, counts)| batch(*rows, counts))
             .collect(),
+        memory_usage: version.memory.iter().map(memory).collect(),
         own_tokens: statistics.own_tokens,
         run_tokens: statistics.run_tokens,
         service_times: version.service_times().map(service_time).collect(),
         ..ModelStatistics::default()
+    }
+}
+
+fn memory((device, bytes): &(String, u64)) -> MemoryUsage {
+    let number = device
+        .rsplit(':')
+        .next()
+        .and_then(|number| number.parse().ok());
+    MemoryUsage {
+        r#type: match device.starts_with("cuda") {
+            true => "GPU".to_owned(),
+            false => "CPU".to_owned(),
+        },
+        id: number.unwrap_or(0),
+        byte_size: *bytes,
     }
 }
 

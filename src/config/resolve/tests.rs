@@ -48,6 +48,8 @@ fn defaults() -> ServerConfig {
         max_connections: 10_000,
         max_requests: 8_192,
         max_in_flight_bytes: 1_073_741_824,
+        device_memory_bytes: None,
+        unload_least_used: false,
         max_stream_requests: 64,
         lame_duck: Duration::from_millis(5_000),
         drain_timeout: Duration::from_millis(30_000),
@@ -81,6 +83,8 @@ max_connections = 5
 max_requests = 6
 max_in_flight_bytes = 4_096
 max_stream_requests = 7
+device_memory_bytes = 5
+unload_least_used = true
 lame_duck_ms = 0
 drain_timeout_ms = 8.5
 io_threads = 9
@@ -100,6 +104,8 @@ log = "debug"
         max_connections: 5,
         max_requests: 6,
         max_in_flight_bytes: 4_096,
+        device_memory_bytes: Some(5),
+        unload_least_used: true,
         max_stream_requests: 7,
         lame_duck: Duration::ZERO,
         drain_timeout: Duration::from_micros(8_500),

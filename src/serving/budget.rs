@@ -1,0 +1,196 @@
+//! How much of each device's memory models may take, and how much they have.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::device::{DeviceId, SharedDevice};
+
+/// A model that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{device}: {needed} bytes are needed, and models have taken {taken} of {limit} (device_memory_bytes)"
+)]
+pub(super) struct OverBudget {
+    pub(super) device: DeviceId,
+    pub(super) needed: u64,
+    pub(super) taken: u64,
+    pub(super) limit: u64,
+}
+
+/// How much of each device's memory models may take, and how much they have.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    /// Of each device; none for as much as there is.
+    limit: Option<u64>,
+    taken: Mutex<BTreeMap<DeviceId, u64>>,
+    /// Held while a model is loaded, so that what a device has more afterwards is that model's.
+    loading: Mutex<()>,
+    freed: Notify,
+}
+
+impl Budget {
+    pub(super) fn new(limit: Option<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            ..Self::default()
+        })
+    }
+
+    /// Lets a model be loaded of which at least so many bytes are expected on each device, unless it
+    /// is known not to fit. Blocks while another is loaded, if there is a limit.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        expected: &[(SharedDevice, u64)],
+    ) -> Result<Room<'_>, OverBudget> {
+        if self.limit.is_none() {
+            return Ok(Room {
+                budget: self,
+                before: Vec::new(),
+                _loading: None,
+            });
+        }
+        let loading = self.loading.lock();
+        let loading = loading.unwrap_or_else(PoisonError::into_inner);
+        let mut before = Vec::new();
+        for (device, expected) in expected {
+            self.check(device.id(), *expected)?;
+            before.push((Arc::clone(device), *expected, device.taken_bytes()));
+        }
+        Ok(Room {
+            budget: self,
+            before,
+            _loading: Some(loading),
+        })
+    }
+
+    /// Waits until so much is free on a device.
+    pub(super) async fn fits(&self, device: DeviceId, needed: u64) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Whatever is freed from here on is noticed.
+            freed.as_mut().enable();
+            if self.check(device, needed).is_ok() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn check(&self, device: DeviceId, needed: u64) -> Result<(), OverBudget> {
+        let Some(limit) = self.limit else {
+            return Ok(());
+        };
+        let taken = self.taken().get(&device).copied().unwrap_or(0);
+        if taken.saturating_add(needed) <= limit {
+            return Ok(());
+        }
+        Err(OverBudget {
+            device,
+            needed,
+            taken,
+            limit,
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<DeviceId, u64>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A load under way.
+pub(super) struct Room<'a> {
+    budget: &'a Arc<Budget>,
+    /// Devices, what was expected on each, and what was taken there before.
+    before: Vec<(SharedDevice, u64, u64)>,
+    _loading: Option<MutexGuard<'a, ()>>,
+}
+
+impl Room<'_> {
+    /// Claims what the model has taken, now that it is warm; refuses it if that is too much.
+    pub(super) fn settle(self) -> Result<Claim, OverBudget> {
+        let mut bytes = Vec::new();
+        for (device, expected, before) in &self.before {
+            let grown = device.taken_bytes().saturating_sub(*before);
+            let needed = grown.max(*expected);
+            self.budget.check(device.id(), needed)?;
+            bytes.push((device.id(), needed));
+        }
+        let mut taken = self.budget.taken();
+        for (device, needed) in &bytes {
+            *taken.entry(*device).or_default() += needed;
+        }
+        drop(taken);
+        Ok(Claim {
+            budget: Arc::clone(self.budget),
+            bytes,
+        })
+    }
+}
+
+/// Memory that a version has; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    budget: Arc<Budget>,
+    bytes: Vec<(DeviceId, u64)>,
+}
+
+impl Claim {
+    /// What was measured, by device; nothing where there is no limit.
+    pub(super) fn bytes(&self) -> &[(DeviceId, u64)] {
+        &self.bytes
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut taken = self.budget.taken();
+        for (device, bytes) in &self.bytes {
+            if let Some(taken) = taken.get_mut(device) {
+                *taken = taken.saturating_sub(*bytes);
+            }
+        }
+        drop(taken);
+        self.budget.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::SimulatedDevices;
+
+    #[test]
+    fn what_grows_beyond_what_was_expected_counts() {
+        let device = SimulatedDevices::default().get(0);
+        let shared: SharedDevice = device.clone();
+        let budget = Budget::new(Some(100));
+        let expected = [(shared, 10)];
+        let room = budget.enter(&expected).unwrap();
+        let memory = device.reserve(60).unwrap();
+        let claim = room.settle().unwrap();
+        assert_eq!(claim.bytes(), [(DeviceId::Simulated(0), 60)]);
+        let room = budget.enter(&expected).unwrap();
+        let more = device.reserve(50).unwrap();
+        let refused = room.settle().unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "simulated:0: 50 bytes are needed, and models have taken 60 of 100 (device_memory_bytes)"
+        );
+        drop(more);
+        let more = [(expected[0].0.clone(), 41)];
+        assert!(budget.enter(&more).is_err());
+        drop((claim, memory));
+        assert!(budget.enter(&more).is_ok());
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_refused() {
+        let device: SharedDevice = SimulatedDevices::default().get(0);
+        let budget = Budget::new(None);
+        let room = budget.enter(&[(device, u64::MAX)]).unwrap();
+        assert!(room.settle().unwrap().bytes().is_empty());
+    }
+}
