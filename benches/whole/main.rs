@@ -11,6 +11,7 @@ mod lengths;
 mod processes;
 mod requests;
 mod table;
+mod weights;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,6 +74,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("devices") {
                 devices::measure(&mut table).await?;
+            }
+            if chosen("weights") {
+                weights::measure(&mut table).await?;
             }
             if chosen("start") {
                 start(&mut table)?;

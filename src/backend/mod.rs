@@ -6,8 +6,9 @@ pub mod ort;
 pub mod simulated;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::device::{DeviceError, SharedDevice};
+use crate::device::{DeviceError, DeviceId, SharedDevice};
 use crate::model::{ModelPolicy, Signature, VersionId};
 use crate::tensor::{Dtype, Tensor};
 
@@ -102,6 +103,12 @@ pub trait Executor: Send {
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError>;
 }
 
+/// A version on one device: what its executors have in common.
+pub trait Weights: Send + Sync {
+    /// One more executor that runs with them; blocks, for minutes if it has to have its own.
+    fn executor(&self) -> Result<Box<dyn Executor>, LoadError>;
+}
+
 /// Loads models.
 pub trait Backend: Send + Sync {
     /// Loads a version onto a device; blocks, for minutes if need be.
@@ -109,5 +116,8 @@ pub trait Backend: Send + Sync {
         &self,
         artifact: &Artifact,
         placement: &Placement,
-    ) -> Result<Box<dyn Executor>, LoadError>;
+    ) -> Result<Arc<dyn Weights>, LoadError>;
+
+    /// Whether the executors of a version on such a device run with one copy of its weights.
+    fn shares_weights(&self, policy: &ModelPolicy, device: DeviceId) -> bool;
 }

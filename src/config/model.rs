@@ -8,7 +8,9 @@ use toml::de::DeValue;
 
 use super::reader::{Table, read_document};
 use super::report::Report;
-use super::rule::{DEVICE, OneOf, OptionText, Parsed, Whole, milliseconds, whole, whole_from};
+use super::rule::{
+    DEVICE, OneOf, OptionText, Parsed, Truth, Whole, milliseconds, whole, whole_from,
+};
 use super::{padding, simulated};
 pub use write::write_model_policy;
 
@@ -82,10 +84,12 @@ fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {
     let size = table.value("max_queue_size", whole(1..=1_000_000));
     let deadline = table.value("default_deadline_ms", milliseconds(0.001..=86_400_000.0));
     let priority = table.value("default_priority", whole(1..=QueuePolicy::LOWEST));
+    let weight = table.value("weight", whole(1..=1000));
     QueuePolicy {
         max_queue_size: size.unwrap_or(default.max_queue_size),
         default_deadline: deadline.or(default.default_deadline),
         default_priority: priority.unwrap_or(default.default_priority),
+        weight: weight.unwrap_or(default.weight),
     }
 }
 
@@ -172,6 +176,7 @@ fn onnxruntime(table: &mut Table<'_, '_>) -> OnnxRuntimePolicy {
         optimization: table
             .value("optimization", OPTIMIZATIONS)
             .unwrap_or_default(),
+        share_weights: table.value("share_weights", Truth),
         session: table.section("session", options).unwrap_or_default(),
         cuda: table.section("cuda", options).unwrap_or_default(),
         tensorrt: table.section("tensorrt", options),

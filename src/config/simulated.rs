@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::padding;
 use super::reader::Table;
-use super::rule::{Milliseconds, Number, OneOf, Text, milliseconds, whole_from};
+use super::rule::{Milliseconds, Number, OneOf, Text, Truth, milliseconds, whole_from};
 use crate::model::{Dimension, SimulatedPolicy, TensorSpec};
 use crate::tensor::Dtype;
 
@@ -27,6 +27,7 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
             0 => DEFAULT_DEVICE_MEMORY_BYTES,
             bytes => bytes,
         },
+        time_sliced: table.value("time_sliced", Truth).unwrap_or_default(),
         fail_every: count(table, "fail_every"),
         panic_every: count(table, "panic_every"),
         panic_on: table.value("panic_on", Number),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
 
 use super::{AlignedMemory, Device, DeviceError, DeviceId, HostMemory, Memory};
 
@@ -11,6 +14,8 @@ use super::{AlignedMemory, Device, DeviceError, DeviceId, HostMemory, Memory};
 pub struct SimulatedDevice {
     number: u32,
     state: Mutex<State>,
+    /// Told when work comes or goes.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
@@ -19,6 +24,24 @@ struct State {
     used_bytes: u64,
     lost: bool,
     lost_while_exists: Option<PathBuf>,
+    slices: Slices,
+}
+
+/// Time that is divided among the work that runs.
+#[derive(Debug, Default)]
+struct Slices {
+    running: u32,
+    /// What each that runs has been given since the beginning, and up to when.
+    given: Duration,
+    until: Moment,
+}
+
+impl Slices {
+    fn pass(&mut self, now: Moment) {
+        let passed = now - self.until;
+        self.until = self.until.max(now);
+        self.given += passed.checked_div(self.running).unwrap_or_default();
+    }
 }
 
 /// Memory until a model says how much its devices have.
@@ -33,7 +56,9 @@ impl SimulatedDevice {
                 used_bytes: 0,
                 lost: false,
                 lost_while_exists: None,
+                slices: Slices::default(),
             }),
+            changed: Condvar::new(),
         }
     }
 
@@ -63,6 +88,28 @@ impl SimulatedDevice {
             device: Arc::clone(self),
             bytes,
         })
+    }
+
+    /// Blocks for as long as work of this length takes while the device's time is divided among all
+    /// such work.
+    pub fn work(&self, clock: &dyn Clock, service: Duration) {
+        let mut state = self.state();
+        state.slices.pass(clock.now());
+        state.slices.running += 1;
+        self.changed.notify_all();
+        let end = state.slices.given + service;
+        loop {
+            state.slices.pass(clock.now());
+            let left = end.saturating_sub(state.slices.given);
+            if left.is_zero() {
+                break;
+            }
+            let left = left * state.slices.running;
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.slices.running -= 1;
+        self.changed.notify_all();
     }
 
     /// Loses the device, or brings it back.

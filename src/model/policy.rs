@@ -89,6 +89,8 @@ pub struct QueuePolicy {
     pub default_deadline: Option<Duration>,
     /// The priority of a request that brings none: 1 is the most urgent, [`Self::LOWEST`] the least.
     pub default_priority: u32,
+    /// The model's part of a device's time, beside those of others that have requests for it too.
+    pub weight: u32,
 }
 
 impl QueuePolicy {
@@ -102,6 +104,7 @@ impl Default for QueuePolicy {
             max_queue_size: 1024,
             default_deadline: None,
             default_priority: 5,
+            weight: 1,
         }
     }
 }
@@ -227,6 +230,9 @@ impl Default for BackendPolicy {
 pub struct OnnxRuntimePolicy {
     /// How much the graph is rewritten at load.
     pub optimization: OptimizationLevel,
+    /// Whether a device has one copy of the weights, however many instances; if it is not said, only
+    /// the CPU does.
+    pub share_weights: Option<bool>,
     /// Session configuration entries, such as `session.intra_op.allow_spinning`.
     pub session: Vec<(String, String)>,
     /// Options of the CUDA execution provider, such as `gpu_mem_limit`.
@@ -261,7 +267,7 @@ pub struct SimulatedPolicy {
     pub per_element: Duration,
     /// Time that loading takes.
     pub load: Duration,
-    /// Memory that one instance takes on its device.
+    /// Memory that the model takes on each device.
     pub memory_bytes: u64,
     /// Memory that each row of a batch takes while it runs.
     pub memory_per_row_bytes: u64,
@@ -269,6 +275,8 @@ pub struct SimulatedPolicy {
     pub batch_sizes: Vec<usize>,
     /// Memory that each simulated device has.
     pub device_memory_bytes: u64,
+    /// Whether batches that run on a device at the same time share its time, each taking longer.
+    pub time_sliced: bool,
     /// Every so many batches one fails; zero for never.
     pub fail_every: u64,
     /// Every so many batches the executor panics; zero for never.

@@ -38,31 +38,18 @@ impl Budget {
         })
     }
 
-    /// Lets a model be loaded of which at least so many bytes are expected on each device, unless it
-    /// is known not to fit. Blocks while another is loaded, if there is a limit.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        expected: &[(SharedDevice, u64)],
-    ) -> Result<Room<'_>, OverBudget> {
-        if self.limit.is_none() {
-            return Ok(Room {
-                budget: self,
-                before: Vec::new(),
-                _loading: None,
-            });
-        }
-        let loading = self.loading.lock();
-        let loading = loading.unwrap_or_else(PoisonError::into_inner);
-        let mut before = Vec::new();
-        for (device, expected) in expected {
-            self.check(device.id(), *expected)?;
-            before.push((Arc::clone(device), *expected, device.taken_bytes()));
-        }
-        Ok(Room {
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Lets a model be loaded. Blocks while another is, if there is a limit.
+    pub(super) fn enter(self: &Arc<Self>) -> Room<'_> {
+        let loading = self.limit.map(|_| self.loading.lock());
+        Room {
             budget: self,
-            before,
-            _loading: Some(loading),
-        })
+            before: Vec::new(),
+            _loading: loading.map(|lock| lock.unwrap_or_else(PoisonError::into_inner)),
+        }
     }
 
     /// Waits until so much is free on a device.
@@ -109,6 +96,30 @@ pub(super) struct Room<'a> {
 }
 
 impl Room<'_> {
+    /// Those of several devices that have so much left; all if none has, so that the refusal has
+    /// their numbers.
+    pub(super) fn roomy(&self, devices: Vec<SharedDevice>, bytes: u64) -> Vec<SharedDevice> {
+        let has_room = |device: &&SharedDevice| self.budget.check(device.id(), bytes).is_ok();
+        let roomy: Vec<SharedDevice> = devices.iter().filter(has_room).cloned().collect();
+        match roomy.is_empty() {
+            true => devices,
+            false => roomy,
+        }
+    }
+
+    /// At least so many bytes are expected on each device; an error if it is known not to fit.
+    pub(super) fn expect(&mut self, expected: &[(SharedDevice, u64)]) -> Result<(), OverBudget> {
+        if !self.budget.is_limited() {
+            return Ok(());
+        }
+        for (device, expected) in expected {
+            self.budget.check(device.id(), *expected)?;
+            let before = device.taken_bytes();
+            self.before.push((Arc::clone(device), *expected, before));
+        }
+        Ok(())
+    }
+
     /// Claims what the model has taken, now that it is warm; refuses it if that is too much.
     pub(super) fn settle(self) -> Result<Claim, OverBudget> {
         let mut bytes = Vec::new();
@@ -168,11 +179,13 @@ mod tests {
         let shared: SharedDevice = device.clone();
         let budget = Budget::new(Some(100));
         let expected = [(shared, 10)];
-        let room = budget.enter(&expected).unwrap();
+        let mut room = budget.enter();
+        room.expect(&expected).unwrap();
         let memory = device.reserve(60).unwrap();
         let claim = room.settle().unwrap();
         assert_eq!(claim.bytes(), [(DeviceId::Simulated(0), 60)]);
-        let room = budget.enter(&expected).unwrap();
+        let mut room = budget.enter();
+        room.expect(&expected).unwrap();
         let more = device.reserve(50).unwrap();
         let refused = room.settle().unwrap_err();
         assert_eq!(
@@ -181,16 +194,36 @@ mod tests {
         );
         drop(more);
         let more = [(expected[0].0.clone(), 41)];
-        assert!(budget.enter(&more).is_err());
+        assert!(budget.enter().expect(&more).is_err());
         drop((claim, memory));
-        assert!(budget.enter(&more).is_ok());
+        assert!(budget.enter().expect(&more).is_ok());
+    }
+
+    #[test]
+    fn a_model_goes_to_those_devices_that_have_room() {
+        let devices = SimulatedDevices::default();
+        let [first, second]: [SharedDevice; 2] = [devices.get(0), devices.get(1)];
+        let budget = Budget::new(Some(100));
+        let mut room = budget.enter();
+        room.expect(&[(Arc::clone(&first), 60)]).unwrap();
+        let _claim = room.settle().unwrap();
+        let both = vec![first, second];
+        let placed = |bytes| {
+            let devices = budget.enter().roomy(both.clone(), bytes);
+            devices.iter().map(|one| one.id()).collect::<Vec<_>>()
+        };
+        let [first, second] = [0, 1].map(DeviceId::Simulated);
+        assert_eq!(placed(40), [first, second]);
+        assert_eq!(placed(41), [second]);
+        assert_eq!(placed(101), [first, second]);
     }
 
     #[test]
     fn without_a_limit_nothing_is_refused() {
         let device: SharedDevice = SimulatedDevices::default().get(0);
         let budget = Budget::new(None);
-        let room = budget.enter(&[(device, u64::MAX)]).unwrap();
+        let mut room = budget.enter();
+        room.expect(&[(device, u64::MAX)]).unwrap();
         assert!(room.settle().unwrap().bytes().is_empty());
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::catalog::{Catalog, Version};
 use super::inputs::Checked;
-use super::lane::{Refused, Seat, late};
+use super::lane::{Refused, Seat};
 use super::request::{InferRequest, InferResponse, OutputTensor};
+use super::ticket::late;
 use crate::clock::{Clock, Moment};
 use crate::model::QueuePolicy;
 use crate::scheduler::{Item, Rejected};

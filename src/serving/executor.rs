@@ -33,13 +33,17 @@ fn serve(lane: &Lane, mut instance: Box<Instance>) -> Option<Box<Instance>> {
 /// Tries until the instance is whole again; none if the lane closed first.
 fn mend(lane: &Lane, mut instance: Box<Instance>, broken: &Broken) -> Option<Box<Instance>> {
     let reason = &broken.status.message;
+    if lane.mend_at_once(&mut instance, broken) {
+        tracing::error!(executor = instance.name(), reason, "executor made again");
+        return Some(instance);
+    }
     tracing::error!(executor = instance.name(), reason, "executor down");
     lane.executor_down(&mut instance, broken);
     let mut pause = LEAST_BACKOFF;
     loop {
-        match instance.mend() {
+        match instance.mend(broken) {
             Ok(()) => {
-                lane.executor_up(instance.group);
+                lane.executor_up(instance.berth.group);
                 tracing::info!(executor = instance.name(), "executor is back");
                 return Some(instance);
             }

@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::Claim;
-use super::lane::{Job, Timing};
+use super::placing::Berth;
 use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
+use super::ticket::{Job, Timing};
 use crate::backend::{Executor, LoadError, RunError};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
-use crate::device::{DeviceId, SharedDevice};
+use crate::device::DeviceId;
 use crate::scheduler::{Batch, Load};
 use crate::status::{Code, Status};
 use crate::tensor::Tensor;
@@ -21,23 +21,22 @@ use crate::tensor::Tensor;
 /// would take longer.
 const QUICK: Duration = Duration::from_micros(50);
 
-/// Makes an instance of the model anew, on the device that it had.
-pub(super) type Remake = Box<dyn FnMut() -> Result<Box<dyn Executor>, LoadError> + Send>;
+/// Makes an executor of the model anew, on the device that it had; with new weights, if those that it
+/// had are lost.
+pub(super) type Remake = Box<dyn FnMut(bool) -> Result<Box<dyn Executor>, LoadError> + Send>;
 
 /// One instance of a model on one device. Whoever holds it may run it; there is one holder.
 pub(super) struct Instance {
     name: String,
     ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
-    device: SharedDevice,
+    pub(super) berth: Berth,
     executor: Box<dyn Executor>,
     remake: Remake,
     stacking: Arc<Stacking>,
     staging: Staging,
     /// Smoothed time of a batch, from stacking to slices; none before the first.
     typical: Option<Duration>,
-    /// Which executors are as fast as this one; see [`crate::scheduler::Batcher`].
-    pub(super) group: usize,
     /// What the last batch was and how long it took, until the scheduler has been told; none if it
     /// failed.
     pub(super) took: Option<(Load, Duration)>,
@@ -46,14 +45,14 @@ pub(super) struct Instance {
     /// Who leaves next, and their jobs; here so that both are used again.
     pub(super) batch: Batch,
     pub(super) jobs: Vec<Job>,
-    /// The version's memory, which is free when its last instance has gone.
-    pub(super) claim: Option<Arc<Claim>>,
+    /// Whether the device's time goes on the version's account now.
+    charged: bool,
 }
 
 impl Instance {
     pub(super) fn new(
         name: String,
-        device: SharedDevice,
+        berth: Berth,
         executor: Box<dyn Executor>,
         remake: Remake,
         stacking: Arc<Stacking>,
@@ -64,19 +63,33 @@ impl Instance {
             name,
             ledger,
             clock,
-            device,
+            berth,
             executor,
             remake,
             stacking,
             staging: Staging::default(),
             typical: None,
-            group: 0,
             took: None,
             too_large: None,
             batch: Batch::default(),
             jobs: Vec::new(),
-            claim: None,
+            charged: false,
         })
+    }
+
+    /// From here on the device's time is its version's.
+    pub(super) fn begin(&mut self, now: Moment) {
+        self.charged = self.berth.turn.begin(now);
+    }
+
+    /// Its batch has ended, and another is to follow at once or not. True if others may have waited
+    /// for that.
+    pub(super) fn end(&mut self, now: Moment, follows: bool) -> bool {
+        let charged = std::mem::take(&mut self.charged);
+        if charged {
+            self.berth.turn.end(now, follows);
+        }
+        charged
     }
 
     pub(super) fn name(&self) -> &str {
@@ -85,12 +98,15 @@ impl Instance {
 
     /// Whether a batch takes so little of the host's time that it need not change threads.
     pub(super) fn is_quick(&self) -> bool {
-        self.device.id() == DeviceId::Cpu && self.typical.is_some_and(|typical| typical < QUICK)
+        self.berth.device.id() == DeviceId::Cpu
+            && self.typical.is_some_and(|typical| typical < QUICK)
     }
 
     /// Makes the executor anew; the error says why it cannot be.
-    pub(super) fn mend(&mut self) -> Result<(), String> {
-        self.executor = catch_unwind(AssertUnwindSafe(|| (self.remake)()))
+    pub(super) fn mend(&mut self, broken: &Broken) -> Result<(), String> {
+        // A panic is ours, and does not touch the weights.
+        let lost = !broken.panicked;
+        self.executor = catch_unwind(AssertUnwindSafe(|| (self.remake)(lost)))
             .map_err(|panic| said(&*panic))?
             .map_err(|error| error.to_string())?;
         Ok(())
@@ -126,7 +142,7 @@ impl Instance {
                 self.serve_halves(jobs)
             }
             Err(Trouble::Executor(broken)) => {
-                self.fail_again(jobs, &broken.status);
+                self.fail_again(jobs, &broken);
                 Err(broken)
             }
         }
@@ -163,7 +179,7 @@ impl Instance {
     /// Runs the jobs as one batch. On success they are answered and gone; else they are still there.
     fn attempt(&mut self, jobs: &mut Vec<Job>, load: Load) -> Result<(), Trouble> {
         let start = self.clock.now();
-        let device = self.device.as_ref();
+        let device = self.berth.device.as_ref();
         let shapes = self.staging.stack(jobs, load, device, &self.stacking);
         let shapes = shapes.map_err(Trouble::Batch)?;
         let stacked = self.clock.now();
@@ -233,10 +249,14 @@ impl Instance {
         }
     }
 
-    /// Fails those whose batch broke an executor twice; the others may try another one.
-    fn fail_again(&self, jobs: &mut Vec<Job>, status: &Status) {
+    /// Fails those under whom an executor broke before, unless they may owe it to their company this
+    /// time: then they run alone. The others are run again.
+    fn fail_again(&self, jobs: &mut Vec<Job>, broken: &Broken) {
+        if broken.panicked && jobs.len() > 1 {
+            return;
+        }
         let mut failed: Vec<Job> = jobs.extract_if(.., |job| job.retried).collect();
-        self.fail(&mut failed, status);
+        self.fail(&mut failed, &broken.status);
     }
 
     pub(super) fn fail(&self, jobs: &mut Vec<Job>, status: &Status) {

@@ -3,64 +3,23 @@
 //! One short lock holds the scheduler and the waiting jobs. Executors pull: a free one asks for the
 //! next batch, so a request changes threads once on its way in and once on its way out.
 
+mod core;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub(super) use self::core::Next;
+use self::core::{Core, Decision};
 use super::changes::Changes;
 use super::instance::{Broken, Instance};
+use super::ticket::{Answer, Job, Ticket};
+use super::turns::AHEAD;
 use crate::clock::{Clock, Moment};
-use crate::scheduler::{
-    Admitted, Batcher, Item, ItemId, Late, Learned, Load, Policy, Rejected, ShapeClass, Step,
-};
-use crate::status::{Code, Status};
+use crate::scheduler::{Admitted, Item, ItemId, Learned, Load, Policy, Rejected, Step};
+use crate::status::Status;
 use crate::tensor::Tensor;
-
-/// How long the parts of an answered request took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// From arrival to leaving the queue.
-    pub queue: Duration,
-    /// Stacking the batch's inputs.
-    pub stack: Duration,
-    /// The backend's run.
-    pub execute: Duration,
-    /// Slicing the batch's outputs.
-    pub slice: Duration,
-}
-
-/// What a ticket is answered with: the outputs in the signature's order.
-pub(super) type Answer = Result<Vec<Tensor>, Status>;
-
-/// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
-/// the one who waits that no answer will come.
-#[derive(Debug)]
-pub(super) struct Ticket(oneshot::Sender<Answer>);
-
-impl Ticket {
-    pub(super) fn answer(self, answer: Answer) {
-        // Whoever waited may have gone away; then the answer is nobody's.
-        let _ = self.0.send(answer);
-    }
-
-    /// Whether whoever waited has gone away.
-    fn is_forsaken(&self) -> bool {
-        self.0.is_closed()
-    }
-}
-
-/// A request on its way to an executor.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// In the signature's order.
-    pub(super) inputs: Vec<Tensor>,
-    pub(super) item: Item,
-    pub(super) arrived: Moment,
-    /// Whether an executor broke under it before.
-    pub(super) retried: bool,
-    pub(super) ticket: Ticket,
-}
 
 /// Why a lane does not take a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,41 +32,8 @@ pub(super) enum Refused {
     Rejected(Rejected),
 }
 
-/// What a thread is to do next.
-pub(super) enum Next {
-    /// Run the batch that this instance has.
-    Run(Box<Instance>),
-    /// Make this instance whole; it broke for this reason.
-    Mend(Box<Instance>, Broken),
-    /// The lane is closed and empty.
-    End,
-}
-
 /// Batches that one request may run for others before it hands the instance to a thread.
 const MOST_DRIVEN: usize = 8;
-
-struct Core {
-    batcher: Batcher,
-    /// By the slot of the item's id.
-    jobs: Vec<Option<Job>>,
-    /// Instances that nobody is running. Boxed because they change hands with every batch.
-    #[allow(clippy::vec_box)]
-    idle: Vec<Box<Instance>>,
-    /// Instances that broke in the hands of a request, and why.
-    broken: Vec<(Box<Instance>, Broken)>,
-    /// Threads that wait for work and have not been woken. One that is woken is no longer counted,
-    /// though it has not run yet, so that a burst of requests costs one wake-up and not one each.
-    parked: usize,
-    /// The moment at which a thread that waits looks again by itself.
-    alarm: Option<Moment>,
-    /// Executors that can run a batch, by group.
-    alive: Vec<usize>,
-    /// Why the last executor went down.
-    down: String,
-    closed: bool,
-    /// How many requests were queued again that have to travel alone.
-    suspects: u64,
-}
 
 /// The queue of one loaded version.
 pub struct Lane {
@@ -136,33 +62,17 @@ impl Lane {
         clock: Arc<dyn Clock>,
         changes: Changes,
     ) -> Arc<Self> {
-        let mut alive = Vec::new();
-        for instance in &instances {
-            if alive.len() <= instance.group {
-                alive.resize(instance.group + 1, 0);
-            }
-            if let Some(count) = alive.get_mut(instance.group) {
-                *count += 1;
-            }
-        }
-        Arc::new(Self {
+        let lane = Arc::new(Self {
             clock,
-            core: Mutex::new(Core {
-                batcher: Batcher::new(policy, &alive),
-                jobs: Vec::new(),
-                alarm: None,
-                alive,
-                idle: instances,
-                broken: Vec::new(),
-                parked: 0,
-                down: String::new(),
-                closed: false,
-                suspects: 0,
-            }),
+            core: Mutex::new(Core::new(policy, instances)),
             work: Condvar::new(),
             closing: Condvar::new(),
             changes,
-        })
+        });
+        for instance in &lane.lock().idle {
+            instance.berth.turn.wakes(&lane);
+        }
+        lane
     }
 
     /// An executor of `group` took this long for so much in its warm-up.
@@ -213,7 +123,7 @@ impl Lane {
         core.seat(id, job);
         let quick = leaves <= now && core.idle.last().is_some_and(|instance| instance.is_quick());
         // If it is to wait for company, whoever waits for an earlier alarm sees to it.
-        let due = leaves <= now || core.alarm.is_none_or(|alarm| leaves < alarm);
+        let due = !core.held && (leaves <= now || core.alarm.is_none_or(|alarm| leaves < alarm));
         let wake = !quick && due && core.claim_thread();
         drop(core);
         if wake {
@@ -230,41 +140,44 @@ impl Lane {
 
     /// Blocks until there is something to do for a thread, which gives back the instance it held.
     pub(super) fn next(&self, held: Option<Box<Instance>>) -> Next {
-        let mut core = self.lock();
-        if let Some(mut instance) = held {
-            core.learn(&mut instance, self.clock.now());
-            core.idle.push(instance);
-        }
+        let mut core = match held {
+            Some(instance) => self.give_back(instance),
+            None => self.lock(),
+        };
         loop {
-            if let Some((instance, broken)) = core.broken.pop() {
-                return Next::Mend(instance, broken);
-            }
-            let Some(mut instance) = core.idle.pop() else {
-                // Requests are running them all.
-                core = self.park(core, None);
-                continue;
-            };
             let now = self.clock.now();
-            match core.depart(&mut instance, now) {
-                Step::Dispatch => {
-                    let more = !core.batcher.is_empty() && core.claim_thread();
+            core = match core.decide(now) {
+                Decision::Do(next) => {
+                    let more = matches!(next, Next::Run(_)) && !core.batcher.is_empty();
+                    let wake = more && core.claim_thread();
                     drop(core);
-                    if more {
+                    if wake {
                         self.work.notify_one();
                     }
-                    return Next::Run(instance);
+                    return next;
                 }
-                Step::Idle if core.closed => return Next::End,
-                Step::Idle => {
-                    core.idle.push(instance);
-                    core = self.park(core, None);
-                }
-                Step::WaitUntil(moment) => {
-                    core.idle.push(instance);
-                    core = self.park_until(core, now, moment);
-                }
+                Decision::Wait => self.park(core, None),
+                Decision::WaitUntil(moment) => self.park_until(core, now, moment),
+                Decision::Hold => self.hold(core, now),
             }
         }
+    }
+
+    /// Takes an instance whose batch has ended. The lane's next batch, if there is one, is known to
+    /// follow before others are told that the device has time.
+    fn give_back(&self, mut instance: Box<Instance>) -> MutexGuard<'_, Core> {
+        let now = self.clock.now();
+        let mut core = self.lock();
+        core.learn(&mut instance, now);
+        let told = instance.end(now, !core.batcher.is_empty());
+        let turn = told.then(|| Arc::clone(&instance.berth.turn));
+        core.idle.push(instance);
+        let Some(turn) = turn else {
+            return core;
+        };
+        drop(core);
+        turn.wake_others();
+        self.lock()
     }
 
     /// Runs what is queued on the calling thread, if an instance is idle and quick enough; for as
@@ -298,6 +211,24 @@ impl Lane {
         }
     }
 
+    /// Parks until other versions have had their turn on the devices.
+    fn hold<'a>(&self, mut core: MutexGuard<'a, Core>, now: Moment) -> MutexGuard<'a, Core> {
+        core.held = true;
+        core = self.park_until(core, now, now + AHEAD);
+        core.held = false;
+        core
+    }
+
+    /// It may be this version's turn on a device.
+    pub(super) fn nudge(&self) {
+        let mut core = self.lock();
+        let wake = core.claim_thread();
+        drop(core);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
     /// Wakes a thread to go on with what a request leaves behind.
     fn wake(&self, mut core: MutexGuard<'_, Core>) {
         let wake = core.claim_parked();
@@ -317,12 +248,25 @@ impl Lane {
         self.closing.notify_all();
     }
 
+    /// Makes an executor again that broke by a panic: that is ours, and its device is well. What it
+    /// had is queued again, each to run alone; false if that cannot be.
+    pub(super) fn mend_at_once(&self, instance: &mut Instance, broken: &Broken) -> bool {
+        let mended = broken.panicked && instance.mend(broken).is_ok();
+        if mended {
+            self.lock().queue_again(&mut instance.jobs, true);
+        }
+        mended
+    }
+
     /// An executor cannot run. What it had is queued again, for another to run. When the last one
     /// goes, whoever waits is told so at once.
     pub(super) fn executor_down(&self, instance: &mut Instance, broken: &Broken) {
         let reason = &broken.status.message;
+        if instance.end(self.clock.now(), false) {
+            instance.berth.turn.wake_others();
+        }
         let mut core = self.lock();
-        core.count_alive(instance.group, |alive| alive.saturating_sub(1));
+        core.count_alive(instance.berth.group, |alive| alive.saturating_sub(1));
         core.down.clone_from(reason);
         let mut stranded = Vec::new();
         if core.alive() == 0 {
@@ -419,110 +363,6 @@ impl Lane {
     }
 }
 
-impl Core {
-    /// Has the next batch leave with `instance`, if one may leave now. Answers whoever is too late.
-    fn depart(&mut self, instance: &mut Instance, now: Moment) -> Step {
-        let Instance { batch, jobs, .. } = instance;
-        let step = self.batcher.poll(now, instance.group, batch);
-        for Late { id, expected } in &batch.late {
-            if let Some(job) = self.unseat(*id) {
-                let waited = now.since(job.arrived);
-                job.ticket.answer(Err(late(waited, *expected)));
-            }
-        }
-        jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
-        // Who was queued again is known by another id than its seat has, and cannot be cancelled.
-        jobs.retain(|job| !job.retried || !job.ticket.is_forsaken());
-        step
-    }
-
-    /// Tells the scheduler how long the instance's last batch took.
-    fn learn(&mut self, instance: &mut Instance, now: Moment) {
-        if let Some(load) = instance.too_large.take() {
-            self.batcher.ran_out_of_memory(now, instance.group, load);
-        }
-        if let Some((load, took)) = instance.took.take() {
-            self.batcher.completed(now, instance.group, load, took);
-        }
-    }
-
-    /// Queues what an executor broke under. If one of them may be why, each travels alone.
-    fn queue_again(&mut self, jobs: &mut Vec<Job>, suspect: bool) {
-        let alone = suspect && jobs.len() > 1;
-        for mut job in jobs.drain(..) {
-            job.retried = true;
-            if alone {
-                // Classes are hashes: none of these is another's.
-                self.suspects += 1;
-                job.item.class = ShapeClass(u64::MAX - self.suspects);
-            }
-            let id = self.batcher.readmit(job.arrived, job.item);
-            self.seat(id, job);
-        }
-    }
-
-    fn alive(&self) -> usize {
-        self.alive.iter().sum()
-    }
-
-    fn count_alive(&mut self, group: usize, change: impl FnOnce(usize) -> usize) {
-        if let Some(alive) = self.alive.get_mut(group) {
-            *alive = change(*alive);
-            self.batcher.set_alive(group, *alive);
-        }
-    }
-
-    /// Takes one thread out of those that wait, if there is an instance for it to run.
-    fn claim_thread(&mut self) -> bool {
-        !self.idle.is_empty() && self.claim_parked()
-    }
-
-    /// Takes one thread out of those that wait; the caller wakes it.
-    fn claim_parked(&mut self) -> bool {
-        let waiting = self.parked > 0;
-        self.parked = self.parked.saturating_sub(1);
-        waiting
-    }
-
-    fn seat(&mut self, id: ItemId, job: Job) {
-        if self.jobs.len() <= id.slot() {
-            self.jobs.resize_with(id.slot() + 1, || None);
-        }
-        if let Some(place) = self.jobs.get_mut(id.slot()) {
-            *place = Some(job);
-        }
-    }
-
-    fn unseat(&mut self, id: ItemId) -> Option<Job> {
-        self.jobs.get_mut(id.slot())?.take()
-    }
-
-    /// Empties the queue and hands out whoever was in it.
-    fn strand(&mut self) -> Vec<Job> {
-        self.batcher.drain();
-        self.jobs.iter_mut().filter_map(Option::take).collect()
-    }
-}
-
-/// What a request is told whose deadline has passed, or cannot be met by a batch that is expected to
-/// take this long.
-pub(super) fn late(waited: Duration, expected: Duration) -> Status {
-    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let message = if expected.is_zero() {
-        format!(
-            "the deadline passed after {:.1} ms in the queue",
-            milliseconds(waited)
-        )
-    } else {
-        format!(
-            "after {:.1} ms in the queue the deadline cannot be met: a batch is expected to take {:.1} ms",
-            milliseconds(waited),
-            milliseconds(expected)
-        )
-    };
-    Status::new(Code::DeadlineExceeded, message)
-}
-
 /// Where one request's answer arrives.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -559,3 +399,6 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

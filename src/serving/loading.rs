@@ -1,6 +1,5 @@
 //! From an artifact to a version that serves: placed, loaded, tried, warmed.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,17 +12,17 @@ use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::Lane;
 use super::padding::Padding;
+use super::placing::{Berth, Placer, expected};
+use super::site::{Made, Site};
 use super::stacking::Stacking;
 use super::statistics::Ledger;
 use super::trial::{Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
-use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
+use crate::backend::{Artifact, Backend, Executor, LoadError};
 use crate::clock::Clock;
-use crate::device::{Inventory, SharedDevice, Unavailable};
-use crate::model::{
-    BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
-};
+use crate::device::{Inventory, Unavailable};
+use crate::model::{BackendPolicy, BatchAxis, Batching, DeviceChoice, ModelPolicy, Signature};
 use crate::scheduler::{Load, Policy};
 
 /// Why a version does not serve.
@@ -57,8 +56,7 @@ pub struct Backends {
 /// Loads versions. Blocks; for minutes if need be.
 pub struct Loader {
     backends: Backends,
-    inventory: Arc<Inventory>,
-    default_device: DeviceChoice,
+    placer: Placer,
     clock: Arc<dyn Clock>,
     changes: Changes,
     pub(super) budget: Arc<Budget>,
@@ -66,8 +64,8 @@ pub struct Loader {
 
 /// A model on a device, not yet serving.
 struct Loaded {
-    placement: Placement,
-    executor: Box<dyn Executor>,
+    site: Arc<Site>,
+    made: Made,
     /// What took how long in the warm-up.
     times: Vec<(Load, Duration)>,
 }
@@ -98,8 +96,7 @@ impl Loader {
     ) -> Self {
         Self {
             backends,
-            inventory,
-            default_device,
+            placer: Placer::new(inventory, default_device),
             clock,
             changes,
             budget: Budget::new(device_memory_bytes),
@@ -109,23 +106,29 @@ impl Loader {
     pub(super) fn load(&self, artifact: &Artifact) -> Result<Version, LoadFailure> {
         let backend = self.backend(&artifact.policy);
         let mut instances = Vec::new();
-        let placements = self.placements(&artifact.policy)?;
-        let expected = expected(artifact, &placements);
-        let room = self.budget.enter(&expected)?;
-        for placement in placements {
-            let executor = backend.load(artifact, &placement)?;
-            instances.push(Loaded {
-                placement,
-                executor,
-                times: Vec::new(),
-            });
+        let mut room = self.budget.enter();
+        let placements = self.placer.placements(artifact, &room)?;
+        room.expect(&expected(artifact, &placements, backend.as_ref()))?;
+        for (placement, count) in placements {
+            let site = Arc::new(Site::new(Arc::clone(&backend), artifact, placement));
+            for _ in 0..count {
+                instances.push(Loaded {
+                    made: site.executor(None)?,
+                    site: Arc::clone(&site),
+                    times: Vec::new(),
+                });
+            }
         }
         let Some(first) = instances.first_mut() else {
             return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
         };
-        let plan = self.plan(first.executor.as_mut(), artifact)?;
+        let plan = self.plan(first.made.executor.as_mut(), artifact)?;
         for instance in &mut instances {
-            instance.times = warm(instance.executor.as_mut(), &plan, self.clock.as_ref())?;
+            let executor = instance.made.executor.as_mut();
+            instance.times = warm(executor, &plan, self.clock.as_ref())?;
+        }
+        if self.budget.is_limited() {
+            run_together(&mut instances, &plan, self.clock.as_ref());
         }
         let claim = Arc::new(room.settle()?);
         self.start(&plan, instances, claim)
@@ -134,11 +137,12 @@ impl Loader {
     /// What a version takes and gives, and whether it would be batched, without serving it.
     pub fn inspect(&self, artifact: &Artifact) -> Result<(Signature, Batching), String> {
         let inspect = || -> Result<_, LoadFailure> {
-            let placements = self.placements(&artifact.policy)?;
-            let Some(placement) = placements.first() else {
+            let placements = self.placer.placements(artifact, &self.budget.enter())?;
+            let Some((placement, _)) = placements.first() else {
                 return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
             };
-            let mut executor = self.backend(&artifact.policy).load(artifact, placement)?;
+            let weights = self.backend(&artifact.policy).load(artifact, placement)?;
+            let mut executor = weights.executor()?;
             let plan = self.plan(executor.as_mut(), artifact)?;
             Ok((plan.signature, plan.batching))
         };
@@ -190,26 +194,6 @@ impl Loader {
         }
     }
 
-    fn placements(&self, policy: &ModelPolicy) -> Result<Vec<Placement>, Unavailable> {
-        let default = [InstanceGroup::default()];
-        let groups = if policy.instances.is_empty() {
-            &default[..]
-        } else {
-            &policy.instances
-        };
-        let mut placements = Vec::new();
-        for group in groups {
-            for device in self.inventory.choose(&group.device, &self.default_device)? {
-                let placement = Placement {
-                    device,
-                    threads: group.threads,
-                };
-                placements.extend(std::iter::repeat_n(placement, group.count));
-            }
-        }
-        Ok(placements)
-    }
-
     fn start(
         &self,
         plan: &Plan,
@@ -223,22 +207,23 @@ impl Loader {
             stacking,
         } = plan;
         let ledger: Arc<Ledger> = Arc::default();
-        let devices = instances
-            .iter()
-            .map(|one| one.placement.device.id().to_string());
+        let devices = instances.iter().map(|one| one.site.device());
+        let weight = artifact.policy.queue.weight;
+        let berths = self.placer.berths(devices, weight, &claim);
+        let devices = berths.iter().map(|berth| berth.device.id().to_string());
         let devices: Vec<String> = devices.collect();
-        let groups = groups(&devices);
-        let times = instances.iter().zip(&groups);
-        let times: Vec<(usize, Load, Duration)> = times
-            .flat_map(|(one, group)| one.times.iter().map(|(load, took)| (*group, *load, *took)))
+        let times = instances.iter().zip(&berths).flat_map(|(one, berth)| {
+            let times = one.times.iter();
+            times.map(|(load, took)| (berth.group, *load, *took))
+        });
+        let times: Vec<(usize, Load, Duration)> = times.collect();
+        let numbered = instances.into_iter().zip(berths).enumerate();
+        let instances: Vec<Box<Instance>> = numbered
+            .map(|(number, (loaded, berth))| {
+                let name = format!("{} #{number} on {}", artifact.id, berth.device.id());
+                self.instance(name, plan, loaded, berth, &ledger)
+            })
             .collect();
-        let numbered = instances.into_iter().zip(groups).enumerate();
-        let mut instances: Vec<Box<Instance>> = numbered
-            .map(|(number, (loaded, group))| self.instance(plan, (number, group), loaded, &ledger))
-            .collect();
-        for instance in &mut instances {
-            instance.claim = Some(Arc::clone(&claim));
-        }
         let memory = claim.bytes().iter();
         let memory = memory
             .map(|(device, bytes)| (device.to_string(), *bytes))
@@ -281,61 +266,31 @@ impl Loader {
 
     fn instance(
         &self,
+        name: String,
         plan: &Plan,
-        (number, group): (usize, usize),
-        loaded: Loaded,
+        Loaded { site, made, .. }: Loaded,
+        berth: Berth,
         ledger: &Arc<Ledger>,
     ) -> Box<Instance> {
-        let artifact = &plan.artifact;
-        let backend = self.backend(&artifact.policy);
-        let device = Arc::clone(&loaded.placement.device);
-        let name = format!("{} #{number} on {}", artifact.id, device.id());
-        let (again, placement) = (plan.clone(), loaded.placement);
-        let clock = Arc::clone(&self.clock);
-        let remake = move || {
-            let mut executor = backend.load(&again.artifact, &placement)?;
+        let (again, clock) = (plan.clone(), Arc::clone(&self.clock));
+        let mut generation = made.generation;
+        let remake = move |lost: bool| {
+            let mut made = site.executor(lost.then_some(generation))?;
+            generation = made.generation;
             // Whatever warm-up says, the executor has served before.
-            let _ = warm(executor.as_mut(), &again, clock.as_ref());
-            Ok(executor)
+            let _ = warm(made.executor.as_mut(), &again, clock.as_ref());
+            Ok(made.executor)
         };
-        let mut instance = Instance::new(
+        Instance::new(
             name,
-            device,
-            loaded.executor,
+            berth,
+            made.executor,
             Box::new(remake),
             Arc::clone(&plan.stacking),
             Arc::clone(ledger),
             Arc::clone(&self.clock),
-        );
-        instance.group = group;
-        instance
+        )
     }
-}
-
-/// What a version takes at least: its files, once for each instance.
-fn expected(artifact: &Artifact, placements: &[Placement]) -> Vec<(SharedDevice, u64)> {
-    let each = match &artifact.policy.backend {
-        BackendPolicy::Simulated(simulated) => simulated.memory_bytes,
-        BackendPolicy::OnnxRuntime(_) => files_bytes(&artifact.folder),
-    };
-    let mut expected: Vec<(SharedDevice, u64)> = Vec::new();
-    for Placement { device, .. } in placements {
-        let known = expected
-            .iter_mut()
-            .find(|(known, _)| known.id() == device.id());
-        match known {
-            Some((_, bytes)) => *bytes = bytes.saturating_add(each),
-            None => expected.push((Arc::clone(device), each)),
-        }
-    }
-    expected
-}
-
-/// The weights may lie in the model's file or beside it.
-fn files_bytes(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let lengths = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
-    lengths.sum()
 }
 
 fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {
@@ -354,19 +309,6 @@ fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {
         margin: MARGIN,
         ..Policy::default()
     }
-}
-
-/// The group of each instance: those on one device are equally fast.
-fn groups(devices: &[String]) -> Vec<usize> {
-    let mut known: Vec<&String> = Vec::new();
-    let group = |device| {
-        let place = known.iter().position(|other| *other == device);
-        place.unwrap_or_else(|| {
-            known.push(device);
-            known.len() - 1
-        })
-    };
-    devices.iter().map(group).collect()
 }
 
 /// Whether requests share runs: what `model.toml` says, else what the dimensions say and a trial
@@ -432,6 +374,20 @@ fn check_padding(
             Ok(())
         }
     }
+}
+
+/// Runs every instance at once, as they will be later: what they take of a device then is more than
+/// one after the other.
+fn run_together(instances: &mut [Loaded], plan: &Plan, clock: &dyn Clock) {
+    if instances.len() < 2 {
+        return;
+    }
+    thread::scope(|scope| {
+        for instance in instances {
+            // That each runs by itself is known.
+            scope.spawn(|| warm(instance.made.executor.as_mut(), plan, clock));
+        }
+    });
 }
 
 fn warm(

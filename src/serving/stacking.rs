@@ -1,7 +1,7 @@
 //! How requests of one version become one run, and its outputs become answers.
 
-use super::lane::Job;
 use super::padding::Padding;
+use super::ticket::Job;
 use crate::model::{Signature, round_up};
 use crate::scheduler::Load;
 use crate::status::Status;

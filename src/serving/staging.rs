@@ -1,8 +1,8 @@
 //! Buffers into which batches are stacked, and the stacking.
 
-use super::lane::Job;
 use super::padding::Element;
 use super::stacking::Stacking;
+use super::ticket::Job;
 use crate::backend::Input;
 use crate::device::{Device, HostMemory};
 use crate::scheduler::Load;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::lane::Timing;
+use super::ticket::Timing;
 
 /// How often something happened, and how long it took in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

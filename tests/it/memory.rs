@@ -7,12 +7,12 @@ use super::node::Node;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
 
-/// Models of 40 bytes each on a device of which models may take 100.
+/// Models of 40 bytes each on a device of which models may take 100; their instances share them.
 async fn crowded(models: &[&str], settings: RawServer) -> (Repository, Node) {
     let repository = Repository::new();
     for name in models {
         let model = Simulated {
-            instances: "[[instances]]\ndevice = \"simulated:0\"",
+            instances: "[[instances]]\ncount = 3\ndevice = \"simulated:0\"",
             simulated: "memory_bytes = 40",
             ..Simulated::default()
         };

@@ -1,128 +1,132 @@
-//! One session on one device, run by one thread.
+//! Runs a session for one thread.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use ::ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ::ort::session::{IoBinding, Session, SessionInputValue, SessionOutputs, SharedSessionInner};
+use ::ort::session::{IoBinding, Session, SessionOutputs, SharedSessionInner};
 use ::ort::{Error, value::DynValue};
 
+use super::shared::SharedSession;
 use super::{element, providers::ComputeStream, value};
-use crate::backend::{Executor, Input, LoadError, Placement, RunError};
+use crate::backend::{Executor, Input, LoadError, RunError};
 use crate::device::DeviceId;
 use crate::model::Signature;
 use crate::tensor::Tensor;
 
-/// One session on one device.
+/// Runs a session for one thread.
 pub(super) struct OrtExecutor {
     signature: Signature,
     /// Inputs are handed over in memory of the host, whatever the device.
     host: MemoryInfo<'static>,
     allocator: Allocator,
     path: RunPath,
-    // Dropped in this order: the binding before the session, and the stream that the session
-    // computes on after both.
-    session: Session,
-    _stream: Option<ComputeStream>,
 }
 
 /// How inputs get to the device and outputs back.
 enum RunPath {
-    /// The device is the host: pointers will do.
-    Direct,
+    /// By pointers: the device is the host, or ONNX Runtime copies.
+    Direct(Arc<SharedSession>),
     /// ONNX Runtime copies from and to pinned memory on the executor's stream.
-    Bound {
-        binding: Box<IoBinding>,
-        pinned: MemoryInfo<'static>,
-    },
+    Bound(Box<BoundSession>),
+}
+
+// Dropped in this order: the binding before the session, and the stream that the session computes on
+// after both.
+struct BoundSession {
+    binding: IoBinding,
+    pinned: MemoryInfo<'static>,
+    session: Session,
+    _stream: ComputeStream,
 }
 
 impl OrtExecutor {
-    pub(super) fn new(
+    /// One of those that run this session, on whatever device it is.
+    pub(super) fn direct(session: Arc<SharedSession>, device: DeviceId) -> Result<Self, LoadError> {
+        let signature = session.signature().clone();
+        Self::new(signature, RunPath::Direct(session), device)
+    }
+
+    /// The one that runs this session on GPU `number`, on a stream of its own.
+    pub(super) fn bound(
         session: Session,
         file: &Path,
-        placement: &Placement,
-        stream: Option<ComputeStream>,
+        number: u32,
+        stream: ComputeStream,
     ) -> Result<Self, LoadError> {
         let signature = element::signature(&session, file)?;
-        let device = placement.device.id();
-        let failed = |error: Error| LoadError::Provider {
-            device: device.to_string(),
-            reason: error.to_string(),
-        };
+        let device = DeviceId::Cuda(number);
+        let session = BoundSession::new(session, number, stream);
+        let session = session.map_err(|error| provider_error(device, &error))?;
+        Self::new(signature, RunPath::Bound(Box::new(session)), device)
+    }
+
+    fn new(signature: Signature, path: RunPath, device: DeviceId) -> Result<Self, LoadError> {
         let host = MemoryInfo::new(
             AllocationDevice::CPU,
             0,
             AllocatorType::Device,
             MemoryType::Default,
-        )
-        .map_err(failed)?;
-        let path = match device {
-            DeviceId::Cuda(number) => bound(&session, number).map_err(failed)?,
-            _ => RunPath::Direct,
-        };
+        );
         Ok(Self {
             signature,
-            host,
+            host: host.map_err(|error| provider_error(device, &error))?,
             allocator: Allocator::default(),
             path,
+        })
+    }
+
+    fn values(&self, inputs: &[Input<'_>]) -> Result<Vec<DynValue>, Error> {
+        let values = inputs.iter().map(|input| {
+            // SAFETY: `run_values` drops the values, and whatever holds them, before it returns.
+            unsafe { value::from_input(input, &self.host, &self.allocator) }
+        });
+        values.collect()
+    }
+
+    fn run_values(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, Error> {
+        let values = self.values(inputs)?;
+        match &mut self.path {
+            RunPath::Direct(session) => session.run(&values, &self.allocator),
+            RunPath::Bound(session) => session.run(&values, &self.signature),
+        }
+    }
+}
+
+impl BoundSession {
+    fn new(session: Session, number: u32, stream: ComputeStream) -> Result<Self, Error> {
+        let pinned = MemoryInfo::new(
+            AllocationDevice::CUDA_PINNED,
+            i32::try_from(number).unwrap_or(i32::MAX),
+            AllocatorType::Device,
+            MemoryType::CPUOutput,
+        )?;
+        Ok(Self {
+            binding: session.create_binding()?,
+            pinned,
             session,
             _stream: stream,
         })
     }
 
-    fn values(&self, inputs: &[Input<'_>]) -> Result<Vec<SessionInputValue<'static>>, Error> {
-        inputs
-            .iter()
-            .map(|input| {
-                // SAFETY: `run` drops the values, and whatever holds them, before it returns.
-                let value = unsafe { value::from_input(input, &self.host, &self.allocator) }?;
-                Ok(SessionInputValue::Owned(value))
-            })
-            .collect()
-    }
-
-    fn run_values(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, Error> {
-        let values = self.values(inputs)?;
+    fn run(&mut self, values: &[DynValue], signature: &Signature) -> Result<Vec<Tensor>, Error> {
         let inner: Arc<SharedSessionInner> = self.session.inner();
-        let names = self.signature.outputs.iter().map(|spec| spec.name.as_str());
-        match &mut self.path {
-            RunPath::Direct => {
-                let outputs = self.session.run(values.as_slice())?;
-                tensors(outputs, names, &inner)
-            }
-            RunPath::Bound { binding, pinned } => {
-                let specs = self.signature.inputs.iter();
-                for (spec, value) in specs.zip(&values) {
-                    let value: &DynValue = value;
-                    binding.bind_input(spec.name.as_str(), value)?;
-                }
-                for name in names.clone() {
-                    binding.bind_output_to_device(name, pinned)?;
-                }
-                binding.synchronize_inputs()?;
-                let result = self.session.run_binding(binding).and_then(|outputs| {
-                    binding.synchronize_outputs()?;
-                    tensors(outputs, names, &inner)
-                });
-                binding.clear();
-                result
-            }
+        let names = signature.outputs.iter().map(|spec| spec.name.as_str());
+        let binding = &mut self.binding;
+        for (spec, value) in signature.inputs.iter().zip(values) {
+            binding.bind_input(spec.name.as_str(), value)?;
         }
+        for name in names.clone() {
+            binding.bind_output_to_device(name, &self.pinned)?;
+        }
+        binding.synchronize_inputs()?;
+        let result = self.session.run_binding(binding).and_then(|outputs| {
+            binding.synchronize_outputs()?;
+            tensors(outputs, names, &inner)
+        });
+        binding.clear();
+        result
     }
-}
-
-fn bound(session: &Session, number: u32) -> Result<RunPath, Error> {
-    let pinned = MemoryInfo::new(
-        AllocationDevice::CUDA_PINNED,
-        i32::try_from(number).unwrap_or(i32::MAX),
-        AllocatorType::Device,
-        MemoryType::CPUOutput,
-    )?;
-    Ok(RunPath::Bound {
-        binding: Box::new(session.create_binding()?),
-        pinned,
-    })
 }
 
 fn tensors<'a>(
@@ -138,6 +142,13 @@ fn tensors<'a>(
             value::to_tensor(output, session)
         })
         .collect()
+}
+
+fn provider_error(device: DeviceId, error: &Error) -> LoadError {
+    LoadError::Provider {
+        device: device.to_string(),
+        reason: error.to_string(),
+    }
 }
 
 impl Executor for OrtExecutor {

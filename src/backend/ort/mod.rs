@@ -6,6 +6,7 @@ mod element;
 mod executor;
 mod library;
 mod providers;
+mod shared;
 mod value;
 
 use std::sync::Arc;
@@ -15,14 +16,15 @@ use ::ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 pub use library::{Library, LibraryError};
 
-use super::{Artifact, Backend, Executor, LoadError, Placement};
+use super::{Artifact, Backend, Executor, LoadError, Placement, Weights};
 use crate::device::DeviceId;
-use crate::model::{BackendPolicy, OnnxRuntimePolicy, OptimizationLevel};
+use crate::model::{BackendPolicy, ModelPolicy, OnnxRuntimePolicy, OptimizationLevel};
 use executor::OrtExecutor;
 use providers::ComputeStream;
+use shared::SharedSession;
 
 /// Loads models with ONNX Runtime.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OrtBackend {
     library: Arc<Library>,
 }
@@ -96,14 +98,57 @@ impl Backend for OrtBackend {
         &self,
         artifact: &Artifact,
         placement: &Placement,
-    ) -> Result<Box<dyn Executor>, LoadError> {
-        let stream = match placement.device.id() {
-            DeviceId::Cuda(number) => Some(ComputeStream::new(number)?),
-            _ => None,
+    ) -> Result<Arc<dyn Weights>, LoadError> {
+        let mut weights = OrtWeights {
+            backend: self.clone(),
+            artifact: artifact.clone(),
+            placement: placement.clone(),
+            shared: None,
         };
-        let session = self.session(artifact, placement, stream.as_ref())?;
-        let executor = OrtExecutor::new(session, &artifact.file, placement, stream)?;
-        Ok(Box::new(executor))
+        if self.shares_weights(&artifact.policy, placement.device.id()) {
+            let session = self.session(artifact, placement, None)?;
+            let session = SharedSession::new(&session, &artifact.file)?;
+            weights.shared = Some(Arc::new(session));
+        }
+        Ok(Arc::new(weights))
+    }
+
+    fn shares_weights(&self, policy: &ModelPolicy, device: DeviceId) -> bool {
+        let asked = match &policy.backend {
+            BackendPolicy::OnnxRuntime(policy) => policy.share_weights,
+            BackendPolicy::Simulated(_) => None,
+        };
+        asked.unwrap_or(!matches!(device, DeviceId::Cuda(_)))
+    }
+}
+
+/// A version on one device: one session for every executor, or one for each.
+struct OrtWeights {
+    backend: OrtBackend,
+    artifact: Artifact,
+    placement: Placement,
+    shared: Option<Arc<SharedSession>>,
+}
+
+impl Weights for OrtWeights {
+    fn executor(&self) -> Result<Box<dyn Executor>, LoadError> {
+        let (artifact, device) = (&self.artifact, self.placement.device.id());
+        let executor = match (&self.shared, device) {
+            (Some(session), _) => OrtExecutor::direct(Arc::clone(session), device),
+            (None, DeviceId::Cuda(number)) => {
+                let stream = ComputeStream::new(number)?;
+                let session = self
+                    .backend
+                    .session(artifact, &self.placement, Some(&stream))?;
+                OrtExecutor::bound(session, &artifact.file, number, stream)
+            }
+            (None, _) => {
+                let session = self.backend.session(artifact, &self.placement, None)?;
+                let session = SharedSession::new(&session, &artifact.file)?;
+                OrtExecutor::direct(Arc::new(session), device)
+            }
+        };
+        Ok(Box::new(executor?))
     }
 }
 

@@ -17,9 +17,12 @@ pub(super) fn register(
     policy: &OnnxRuntimePolicy,
     stream: Option<&ComputeStream>,
 ) -> Result<SessionBuilder, String> {
-    let (DeviceId::Cuda(number), Some(stream)) = (device, stream) else {
+    let DeviceId::Cuda(number) = device else {
         return Ok(builder);
     };
+    if stream.is_none() {
+        check_shared(policy)?;
+    }
     let number = i32::try_from(number).unwrap_or(i32::MAX);
     let mut providers = Vec::new();
     if let Some(options) = &policy.tensorrt {
@@ -34,11 +37,13 @@ pub(super) fn register(
 fn cuda(
     number: i32,
     options: &[(String, String)],
-    stream: &ComputeStream,
+    stream: Option<&ComputeStream>,
 ) -> Result<ExecutionProviderDispatch, String> {
-    let provider = ep::CUDA::default().with_device_id(number);
-    // SAFETY: the executor drops its session before the stream.
-    let mut provider = unsafe { provider.with_compute_stream(stream.handle()) };
+    let mut provider = ep::CUDA::default().with_device_id(number);
+    if let Some(stream) = stream {
+        // SAFETY: the executor drops its session before the stream.
+        provider = unsafe { provider.with_compute_stream(stream.handle()) };
+    }
     for (key, value) in options {
         check_option(key, value)?;
         provider = provider.with_arbitrary_config(key, value);
@@ -49,16 +54,32 @@ fn cuda(
 fn tensorrt(
     number: i32,
     options: &[(String, String)],
-    stream: &ComputeStream,
+    stream: Option<&ComputeStream>,
 ) -> Result<ExecutionProviderDispatch, String> {
-    let provider = ep::TensorRT::default().with_device_id(number);
-    // SAFETY: the executor drops its session before the stream.
-    let mut provider = unsafe { provider.with_compute_stream(stream.handle()) };
+    let mut provider = ep::TensorRT::default().with_device_id(number);
+    if let Some(stream) = stream {
+        // SAFETY: the executor drops its session before the stream.
+        provider = unsafe { provider.with_compute_stream(stream.handle()) };
+    }
     for (key, value) in options {
         check_option(key, value)?;
         provider = provider.with_arbitrary_config(key, value);
     }
     Ok(provider.build().error_on_failure())
+}
+
+/// What a session cannot do for several threads at once: TensorRT has one context for each session,
+/// and a CUDA graph has one set of buffers.
+fn check_shared(policy: &OnnxRuntimePolicy) -> Result<(), String> {
+    let graph = |(key, value): &(String, String)| key == "enable_cuda_graph" && value != "0";
+    if policy.tensorrt.is_some() || policy.cuda.iter().any(graph) {
+        return Err(
+            "share_weights = true does not go with TensorRT or enable_cuda_graph, which keep state \
+             in the session; take one of the two out of model.toml"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Options that would contradict the placement, and strings that C cannot hold.
@@ -153,6 +174,17 @@ mod tests {
             assert!(explained.ends_with(&format!("({text})")), "{explained}");
         }
         assert_eq!(explain("something else"), "something else");
+    }
+
+    #[test]
+    fn what_keeps_state_in_the_session_is_not_shared() {
+        let mut policy = OnnxRuntimePolicy::default();
+        assert!(check_shared(&policy).is_ok());
+        policy.cuda = vec![("enable_cuda_graph".to_owned(), "1".to_owned())];
+        assert!(check_shared(&policy).is_err());
+        policy.cuda.clear();
+        policy.tensorrt = Some(Vec::new());
+        assert!(check_shared(&policy).is_err());
     }
 
     #[test]

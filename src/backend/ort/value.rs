@@ -1,8 +1,7 @@
 //! Tensors in and out of ONNX Runtime's values, without a copy where there are numbers.
 //!
 //! The safe API knows element types at compile time, and its strings have neither NUL nor bytes
-//! that are not UTF-8; the protocol's have both. So this file talks to the C API, and is the only
-//! one of the backend that is unsafe.
+//! that are not UTF-8; the protocol's have both. So this file talks to the C API.
 
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
@@ -19,7 +18,8 @@ use super::element;
 use crate::backend::Input;
 use crate::tensor::{BytesElements, Dtype, Shape, Tensor, append_element, elements};
 
-fn check(status: OrtStatusPtr) -> Result<(), Error> {
+/// A status of the C API as a result.
+pub(super) fn check(status: OrtStatusPtr) -> Result<(), Error> {
     // SAFETY: every caller passes the status that the C API has just returned, and does so once.
     unsafe { Error::result_from_status(status) }
 }
@@ -69,7 +69,8 @@ fn number_value(
     own(value, allocator)
 }
 
-fn own(value: *mut OrtValue, allocator: &Allocator) -> Result<DynValue, Error> {
+/// Takes a value that the C API has just created.
+pub(super) fn own(value: *mut OrtValue, allocator: &Allocator) -> Result<DynValue, Error> {
     let value = NonNull::new(value).ok_or_else(|| Error::new("no value was created"))?;
     // SAFETY: `value` is a tensor that the C API has just created and that nobody else owns.
     Ok(unsafe { DynValue::from_ptr(value, Some(allocator)) })

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Artifact, Backend, Executor, Input, LoadError, Placement, RunError};
+use super::{Artifact, Backend, Executor, Input, LoadError, Placement, RunError, Weights};
 use crate::clock::{Clock, Moment};
 use crate::device::{DeviceId, Reservation, SimulatedDevice, SimulatedDevices};
-use crate::model::{BackendPolicy, Signature, SimulatedPolicy, TensorSpec};
+use crate::model::{BackendPolicy, ModelPolicy, Signature, SimulatedPolicy, TensorSpec};
 use crate::tensor::{Dtype, Shape, Tensor, elements};
 
 /// Loads models that are not there.
@@ -31,7 +31,7 @@ impl Backend for SimulatedBackend {
         &self,
         artifact: &Artifact,
         placement: &Placement,
-    ) -> Result<Box<dyn Executor>, LoadError> {
+    ) -> Result<Arc<dyn Weights>, LoadError> {
         let BackendPolicy::Simulated(policy) = &artifact.policy.backend else {
             return Err(LoadError::Model {
                 file: artifact.file.clone(),
@@ -46,17 +46,39 @@ impl Backend for SimulatedBackend {
             Some(device) => Some(claim(device, policy)?),
             None => None,
         };
-        wait(self.clock.as_ref(), policy.load);
-        Ok(Box::new(SimulatedExecutor {
-            signature: Signature {
-                inputs: policy.inputs.clone(),
-                outputs: policy.outputs.clone(),
-            },
+        wait(self.clock.as_ref(), self.clock.now() + policy.load);
+        Ok(Arc::new(SimulatedWeights {
             policy: policy.clone(),
             clock: Arc::clone(&self.clock),
             device,
+            memory: memory.map(Arc::new),
+        }))
+    }
+
+    fn shares_weights(&self, _policy: &ModelPolicy, _device: DeviceId) -> bool {
+        true
+    }
+}
+
+struct SimulatedWeights {
+    policy: SimulatedPolicy,
+    clock: Arc<dyn Clock>,
+    device: Option<Arc<SimulatedDevice>>,
+    memory: Option<Arc<Reservation>>,
+}
+
+impl Weights for SimulatedWeights {
+    fn executor(&self) -> Result<Box<dyn Executor>, LoadError> {
+        Ok(Box::new(SimulatedExecutor {
+            signature: Signature {
+                inputs: self.policy.inputs.clone(),
+                outputs: self.policy.outputs.clone(),
+            },
+            policy: self.policy.clone(),
+            clock: Arc::clone(&self.clock),
+            device: self.device.clone(),
             batches: 0,
-            _memory: memory,
+            _memory: self.memory.clone(),
         }))
     }
 }
@@ -75,9 +97,8 @@ fn claim(
     Ok(device.reserve(policy.memory_bytes)?)
 }
 
-/// Blocks for this long by `clock`. Parking may end early, so it looks again.
-fn wait(clock: &dyn Clock, duration: Duration) {
-    let until: Moment = clock.now() + duration;
+/// Blocks until then by `clock`. Parking may end early, so it looks again.
+fn wait(clock: &dyn Clock, until: Moment) {
     loop {
         let left = until.since(clock.now());
         if left.is_zero() {
@@ -93,7 +114,7 @@ struct SimulatedExecutor {
     clock: Arc<dyn Clock>,
     device: Option<Arc<SimulatedDevice>>,
     batches: u64,
-    _memory: Option<Reservation>,
+    _memory: Option<Arc<Reservation>>,
 }
 
 impl Executor for SimulatedExecutor {
@@ -113,7 +134,7 @@ impl Executor for SimulatedExecutor {
             + self.policy.per_element.saturating_mul(cells);
         self.refuse(rows)?;
         let _memory = self.memory(rows)?;
-        wait(self.clock.as_ref(), service);
+        self.work(service);
         self.fault(inputs.first())?;
         let outputs = self.signature.outputs.iter().enumerate();
         Ok(outputs
@@ -123,6 +144,15 @@ impl Executor for SimulatedExecutor {
 }
 
 impl SimulatedExecutor {
+    /// Blocks for as long as the device takes.
+    fn work(&self, service: Duration) {
+        let clock = self.clock.as_ref();
+        match &self.device {
+            Some(device) if self.policy.time_sliced => device.work(clock, service),
+            _ => wait(clock, clock.now() + service),
+        }
+    }
+
     fn refuse(&self, rows: i64) -> Result<(), RunError> {
         let sizes = &self.policy.batch_sizes;
         let size = usize::try_from(rows).unwrap_or(0);

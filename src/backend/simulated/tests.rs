@@ -41,6 +41,7 @@ fn policy() -> SimulatedPolicy {
         memory_per_row_bytes: 0,
         batch_sizes: Vec::new(),
         device_memory_bytes: 100,
+        time_sliced: false,
         fail_every: 0,
         panic_every: 0,
         panic_on: None,
@@ -80,7 +81,7 @@ impl Bench {
         };
         let backend =
             SimulatedBackend::new(Arc::clone(&self.clock) as _, Arc::clone(&self.devices));
-        backend.load(&artifact, &placement)
+        backend.load(&artifact, &placement)?.executor()
     }
 }
 

@@ -33,6 +33,7 @@ preferred_batch_sizes = [16, 32]
 batch_sizes = [1, 64]
 max_queue_size = 10
 default_deadline_ms = 500
+weight = 3
 default_priority = 2
 versions = { latest = 2 }
 
@@ -58,6 +59,7 @@ scalar = []
 
 [onnxruntime]
 optimization = "basic"
+share_weights = false
 [onnxruntime.session]
 "session.intra_op.allow_spinning" = false
 [onnxruntime.cuda]
@@ -87,6 +89,7 @@ ratio = 0.5
             max_queue_size: 10,
             default_deadline: Some(Duration::from_millis(500)),
             default_priority: 2,
+            weight: 3,
         },
         versions: VersionPolicy::Latest(2),
         instances: vec![
@@ -111,6 +114,7 @@ ratio = 0.5
             ],
         },
         backend: BackendPolicy::OnnxRuntime(OnnxRuntimePolicy {
+            share_weights: Some(false),
             optimization: OptimizationLevel::Basic,
             session: pairs(&[("session.intra_op.allow_spinning", "0")]),
             cuda: pairs(&[
@@ -134,6 +138,7 @@ per_row_ms = 0.1
 per_element_ms = 0.01
 load_ms = 3
 memory_bytes = 4
+time_sliced = true
 memory_per_row_bytes = 2
 batch_sizes = [2, 4]
 device_memory_bytes = 0
@@ -157,6 +162,7 @@ lost_while_exists = "lost"
         memory_per_row_bytes: 2,
         batch_sizes: vec![2, 4],
         device_memory_bytes: 17_179_869_184,
+        time_sliced: true,
         fail_every: 5,
         panic_every: 6,
         panic_on: Some(7.5),
@@ -225,7 +231,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, max_queue_size, default_deadline_ms, default_priority, versions, instances, warm_up, onnxruntime, simulated
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, onnxruntime, simulated
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000

@@ -35,6 +35,7 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
         "default_priority",
         whole(policy.queue.default_priority as usize),
     );
+    put("weight", whole(policy.queue.weight as usize));
     put("max_queue_size", whole(policy.queue.max_queue_size));
     if let Some(deadline) = policy.queue.default_deadline {
         put("default_deadline_ms", milliseconds(deadline));
@@ -157,6 +158,9 @@ fn onnxruntime(policy: &OnnxRuntimePolicy) -> Value {
         OptimizationLevel::All => "all",
     };
     let mut table = Table::from_iter([("optimization".to_owned(), level.into())]);
+    if let Some(share) = policy.share_weights {
+        table.insert("share_weights".to_owned(), share.into());
+    }
     let free_form = [("session", &policy.session), ("cuda", &policy.cuda)];
     for (key, entries) in free_form
         .into_iter()
@@ -199,6 +203,7 @@ fn simulated(policy: &SimulatedPolicy) -> Value {
             "device_memory_bytes".to_owned(),
             bytes(policy.device_memory_bytes),
         ),
+        ("time_sliced".to_owned(), policy.time_sliced.into()),
         ("fail_every".to_owned(), bytes(policy.fail_every)),
         ("panic_every".to_owned(), bytes(policy.panic_every)),
     ]);
@@ -236,8 +241,8 @@ mod tests {
             "",
             "batch_sizes = [2, 8]\n[padding]\ndimension = \"sequence\"\nvalues = { x = -1.5 }\nmask = \"m\"\nlengths = [8, 64]\nmax_batch_tokens = 512\n",
             "[padding]\naxes = { x = 1, y = 2 }\n",
-            "max_batch_size = 7\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
-            "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",
+            "max_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
+            "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",
         ] {
             let file = Path::new("model.toml");
             let policy = read_model_policy(file, source).unwrap();

@@ -1,0 +1,93 @@
+//! A session that several threads run at the same time, so that its weights are there once.
+//!
+//! ONNX Runtime's documentation allows concurrent calls of `Run`
+//! (<https://onnxruntime.ai/docs/api/c/struct_ort_api.html>); `ort`'s safe API does not, because
+//! of execution providers that broke the promise. So this file calls the C API, and the backend uses
+//! it unasked for the CPU alone, where it was tested.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr;
+use std::sync::Arc;
+
+use ::ort::session::{Session, SharedSessionInner};
+use ::ort::value::DynValue;
+use ::ort::{AsPointer, Error, memory::Allocator};
+
+use super::{element, value};
+use crate::backend::LoadError;
+use crate::model::{Signature, TensorSpec};
+use crate::tensor::Tensor;
+
+/// A session that several threads may run at the same time.
+pub(super) struct SharedSession {
+    signature: Signature,
+    inputs: Vec<CString>,
+    outputs: Vec<CString>,
+    session: Arc<SharedSessionInner>,
+}
+
+impl SharedSession {
+    pub(super) fn new(session: &Session, file: &Path) -> Result<Self, LoadError> {
+        let signature = element::signature(session, file)?;
+        Ok(Self {
+            inputs: names(&signature.inputs, file)?,
+            outputs: names(&signature.outputs, file)?,
+            signature,
+            session: session.inner(),
+        })
+    }
+
+    pub(super) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Runs it on these inputs, which are in the signature's order, as the outputs are.
+    pub(super) fn run(
+        &self,
+        inputs: &[DynValue],
+        allocator: &Allocator,
+    ) -> Result<Vec<Tensor>, Error> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::new("an input is missing"));
+        }
+        let input_names: Vec<_> = self.inputs.iter().map(|name| name.as_ptr()).collect();
+        let output_names: Vec<_> = self.outputs.iter().map(|name| name.as_ptr()).collect();
+        let values: Vec<_> = inputs.iter().map(AsPointer::ptr).collect();
+        let mut outputs = vec![ptr::null_mut(); output_names.len()];
+        let run = ::ort::api().Run;
+        // SAFETY: the session lives as long as `self`; every list is as long as it is said to be,
+        // and what it points to outlives the call. ONNX Runtime fills in each null output.
+        let status = unsafe {
+            run(
+                self.session.ptr().cast_mut(),
+                ptr::null(),
+                input_names.as_ptr(),
+                values.as_ptr(),
+                values.len(),
+                output_names.as_ptr(),
+                output_names.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        value::check(status)?;
+        let outputs: Vec<Result<DynValue, Error>> = outputs
+            .into_iter()
+            .map(|output| value::own(output, allocator))
+            .collect();
+        outputs
+            .into_iter()
+            .map(|output| value::to_tensor(output?, &self.session))
+            .collect()
+    }
+}
+
+fn names(specs: &[TensorSpec], file: &Path) -> Result<Vec<CString>, LoadError> {
+    let names = specs.iter().map(|spec| CString::new(spec.name.as_str()));
+    names
+        .collect::<Result<_, _>>()
+        .map_err(|_| LoadError::Model {
+            file: file.to_owned(),
+            reason: "the name of an input or output holds a NUL".to_owned(),
+        })
+}

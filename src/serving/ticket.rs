@@ -1,0 +1,74 @@
+//! A request on its way through a lane, and the promise to answer it.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Moment;
+use crate::scheduler::Item;
+use crate::status::{Code, Status};
+use crate::tensor::Tensor;
+
+/// How long the parts of an answered request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From arrival to leaving the queue.
+    pub queue: Duration,
+    /// Stacking the batch's inputs.
+    pub stack: Duration,
+    /// The backend's run.
+    pub execute: Duration,
+    /// Slicing the batch's outputs.
+    pub slice: Duration,
+}
+
+/// What a ticket is answered with: the outputs in the signature's order.
+pub(super) type Answer = Result<Vec<Tensor>, Status>;
+
+/// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
+/// the one who waits that no answer will come.
+#[derive(Debug)]
+pub(super) struct Ticket(pub(super) oneshot::Sender<Answer>);
+
+impl Ticket {
+    pub(super) fn answer(self, answer: Answer) {
+        // Whoever waited may have gone away; then the answer is nobody's.
+        let _ = self.0.send(answer);
+    }
+
+    /// Whether whoever waited has gone away.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// A request on its way to an executor.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// In the signature's order.
+    pub(super) inputs: Vec<Tensor>,
+    pub(super) item: Item,
+    pub(super) arrived: Moment,
+    /// Whether an executor broke under it before.
+    pub(super) retried: bool,
+    pub(super) ticket: Ticket,
+}
+
+/// What a request is told whose deadline has passed, or cannot be met by a batch that is expected to
+/// take this long.
+pub(super) fn late(waited: Duration, expected: Duration) -> Status {
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let message = if expected.is_zero() {
+        format!(
+            "the deadline passed after {:.1} ms in the queue",
+            milliseconds(waited)
+        )
+    } else {
+        format!(
+            "after {:.1} ms in the queue the deadline cannot be met: a batch is expected to take {:.1} ms",
+            milliseconds(waited),
+            milliseconds(expected)
+        )
+    };
+    Status::new(Code::DeadlineExceeded, message)
+}

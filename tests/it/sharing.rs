@@ -1,0 +1,66 @@
+//! Models share a device's time by their weights, however many instances they have.
+
+use tokio::task::JoinSet;
+
+use super::node::{Node, infer, until};
+use super::occupant::Waiting;
+use super::repository::{Repository, Simulated};
+use super::request::{assert_echo, rows};
+
+/// Two models on a device that slices its time, 5 ms of which each batch needs: one that has many
+/// instances and more requests than anybody wants, and one that has a single instance.
+async fn shared(weight: u32) -> (Repository, Node) {
+    let repository = Repository::new();
+    let policy = format!("max_batch_size = 1\nweight = {weight}");
+    let busy = Simulated {
+        policy: "max_batch_size = 1",
+        instances: "[[instances]]\ncount = 8\ndevice = \"simulated:0\"",
+        simulated: "fixed_ms = 5\ntime_sliced = true",
+    };
+    let quiet = Simulated {
+        policy: &policy,
+        instances: "[[instances]]\ncount = 1\ndevice = \"simulated:0\"",
+        ..busy
+    };
+    repository.simulate("busy", busy);
+    repository.simulate("quiet", quiet);
+    let node = Node::start(&repository.path()).await;
+    (repository, node)
+}
+
+fn send(node: &Node, model: &str, requests: usize) -> Waiting {
+    let mut answers = JoinSet::new();
+    for request in (0..requests).map(|seed| rows(model, seed, 1)) {
+        let answer = infer(node.client(), request.clone());
+        answers.spawn(async move { (request, answer.await) });
+    }
+    answers
+}
+
+/// How many batches of the busy model have run when fifty of the quiet one have.
+async fn run_beside_fifty(node: &Node) -> u64 {
+    let _flood = send(node, "busy", 600);
+    let busy = node.version("busy");
+    until("the busy model is flooded", || busy.lane.queued() > 500).await;
+    let quiet = send(node, "quiet", 50);
+    let before = node.statistics("busy").await.execution_count;
+    for (sent, answer) in quiet.join_all().await {
+        assert_echo(&answer.unwrap(), &sent);
+    }
+    node.statistics("busy").await.execution_count - before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_model_does_not_starve_a_quiet_one() {
+    let (_repository, node) = shared(1).await;
+    // By instances it would be 400.
+    let busy = run_beside_fifty(&node).await;
+    assert!((30..=90).contains(&busy), "{busy} beside 50");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_has_its_weight_of_the_device() {
+    let (_repository, node) = shared(4).await;
+    let busy = run_beside_fifty(&node).await;
+    assert!((5..=45).contains(&busy), "{busy} beside 50");
+}
