@@ -4,9 +4,8 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use jitney_load::ClosedLoop;
-
 use super::closed;
+use super::drive::ClosedLoop;
 use super::processes::jitney;
 use super::requests::numbers;
 use super::table::{Row, Table};

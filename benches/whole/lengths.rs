@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use jitney_load::ClosedLoop;
 use jitney_load::proto::ModelInferRequest;
 
 use super::direct::oracle_rates;
+use super::drive::ClosedLoop;
 use super::processes::{Process, jitney};
 use super::requests::{embedding, numbers};
 use super::table::{Row, Table};

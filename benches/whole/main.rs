@@ -4,8 +4,10 @@
 //! run this are shared and noisy. The echo answers the same messages over the same transport with
 //! the same allocator and does nothing else, so it is the ceiling of any server made with it.
 
+mod deadlines;
 mod devices;
 mod direct;
+mod drive;
 mod echo;
 mod lengths;
 mod processes;
@@ -17,9 +19,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use jitney_load::{ClosedLoop, Measured};
+use jitney_load::Recording;
 
 use direct::direct_rates;
+use drive::ClosedLoop;
 use processes::{Process, jitney};
 use requests::{embedding, identity, tiny};
 use table::{Row, Table};
@@ -72,6 +75,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             if chosen("lengths") {
                 lengths::measure(&mut table).await?;
             }
+            if chosen("deadlines") {
+                deadlines::measure(&mut table).await?;
+            }
             if chosen("devices") {
                 devices::measure(&mut table).await?;
             }
@@ -113,7 +119,7 @@ async fn in_turn(
     request: &jitney_load::proto::ModelInferRequest,
     connections: usize,
     in_flight: usize,
-) -> anyhow::Result<Vec<(Measured, Measured)>> {
+) -> anyhow::Result<Vec<(Recording, Recording)>> {
     let echo = Process::echo()?;
     let server = jitney(&folder("tests/models"))?;
     let mut pairs = Vec::new();

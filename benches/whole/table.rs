@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jitney_load::Measured;
+use jitney_load::Recording;
 
 pub(crate) struct Row {
     what: String,
@@ -42,7 +42,7 @@ impl Row {
     }
 
     /// Our rate over the other's, pair by pair.
-    pub(crate) fn share(what: &str, pairs: &[(Measured, Measured)], aim: &str) -> Self {
+    pub(crate) fn share(what: &str, pairs: &[(Recording, Recording)], aim: &str) -> Self {
         let shares = pairs.iter().map(|(bare, ours)| ours.rate() / bare.rate());
         let rates: Vec<_> = pairs
             .iter()
@@ -63,8 +63,19 @@ impl Row {
         }
     }
 
+    /// A share that was measured, beside the one that the simulation says.
+    pub(crate) fn beside(what: &str, measured: Vec<f64>, simulated: f64) -> Self {
+        let (low, median, high) = spread(measured);
+        Self {
+            what: what.to_owned(),
+            figure: format!("{median:.3}"),
+            aim: format!("simulated {simulated:.3}"),
+            detail: format!("{low:.3} to {high:.3}"),
+        }
+    }
+
     /// How much later our median answer comes.
-    pub(crate) fn added_median(what: &str, pairs: &[(Measured, Measured)], aim: &str) -> Self {
+    pub(crate) fn added_median(what: &str, pairs: &[(Recording, Recording)], aim: &str) -> Self {
         let microseconds = |duration: Duration| duration.as_secs_f64() * 1e6;
         let added = pairs.iter().map(|(bare, ours)| {
             microseconds(ours.quantile(0.5)) - microseconds(bare.quantile(0.5))

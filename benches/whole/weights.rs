@@ -5,8 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use jitney_load::ClosedLoop;
-
+use super::drive::ClosedLoop;
 use super::processes::{Process, jitney};
 use super::requests::embedding;
 use super::table::{Row, Table};

@@ -1,8 +1,22 @@
-//! Drives a KServe V2 server over gRPC and measures what its clients see.
-//! Depends on the wire protocol and on nothing of the server.
-//! So far there is one way to drive, a closed loop; the benches use it.
+//! Drives a KServe V2 server and measures what its clients see. Depends on the wire protocol and on
+//! nothing of the server.
+//!
+//! [`arrivals`] say when requests are meant to be sent, [`requests`] what is sent, a [`Target`] to
+//! whom. The one loop of [`Plan::run`] brings them together and gives a [`Recording`]. Latency counts
+//! from the moment at which a request was meant to be sent, so that a server that stalls cannot hide
+//! it by holding up the next request (coordinated omission).
 
-mod closed;
+pub mod arrivals;
+mod clock;
+mod driver;
+pub mod outcome;
 pub mod proto;
+mod recording;
+pub mod requests;
+mod target;
 
-pub use closed::{ClosedLoop, Measured};
+pub use arrivals::Arrivals;
+pub use driver::Plan;
+pub use recording::{Recording, Second};
+pub use requests::{Mix, Request};
+pub use target::Target;

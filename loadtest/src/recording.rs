@@ -1,0 +1,187 @@
+//! What a run showed: latencies and outcomes, over the whole run and by second.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::outcome::{Outcome, Outcomes};
+
+/// One request that has ended; times are offsets from the start of the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// When it was meant to be sent.
+    pub(crate) intended: Duration,
+    /// When it was.
+    pub(crate) sent: Duration,
+    pub(crate) ended: Duration,
+    pub(crate) outcome: Outcome,
+}
+
+/// What a run showed.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// The time that counts, after the warm-up.
+    pub elapsed: Duration,
+    /// Requests meant to be sent in that time, by how they ended.
+    pub outcomes: Outcomes,
+    /// Answers that came in that time, whenever their requests were sent.
+    pub answers: u64,
+    /// Those of them that were in time and right.
+    pub good_answers: u64,
+    /// From the moment a request was meant to be sent to its answer, in nanoseconds. Requests
+    /// without an answer are not in it; see [`Recording::quantile_of_all`].
+    pub latency: Histogram<u64>,
+    /// From the moment it was really sent.
+    pub service: Histogram<u64>,
+    /// From the one to the other: the generator's own delay.
+    pub lag: Histogram<u64>,
+    /// Each second of the time that counts.
+    pub seconds: Vec<Second>,
+}
+
+/// One second of a run.
+#[derive(Clone, Debug)]
+pub struct Second {
+    /// Requests meant to be sent in it, by how they ended.
+    pub outcomes: Outcomes,
+    /// Their latencies, in nanoseconds.
+    pub latency: Histogram<u64>,
+}
+
+/// Which samples count, and where they are put.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    warm_up: Duration,
+    recording: Recording,
+}
+
+impl Recorder {
+    pub(crate) fn new(warm_up: Duration, elapsed: Duration) -> Self {
+        Self {
+            warm_up,
+            recording: Recording::empty(elapsed),
+        }
+    }
+
+    pub(crate) fn add(&mut self, sample: &Sample) {
+        let end = self.warm_up + self.recording.elapsed;
+        let counts = self.warm_up..end;
+        let answered = matches!(sample.outcome, Outcome::Ok | Outcome::Late | Outcome::Wrong);
+        if answered && counts.contains(&sample.ended) {
+            self.recording.answers += 1;
+            self.recording.good_answers += u64::from(sample.outcome == Outcome::Ok);
+        }
+        if counts.contains(&sample.intended) {
+            let second = (sample.intended - self.warm_up).as_secs() as usize;
+            self.recording.add(sample, answered, second);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Recording {
+        self.recording
+    }
+}
+
+impl Recording {
+    fn empty(elapsed: Duration) -> Self {
+        Self {
+            elapsed,
+            outcomes: Outcomes::default(),
+            answers: 0,
+            good_answers: 0,
+            latency: histogram(),
+            service: histogram(),
+            lag: histogram(),
+            seconds: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, sample: &Sample, answered: bool, second: usize) {
+        while self.seconds.len() <= second {
+            self.seconds.push(Second {
+                outcomes: Outcomes::default(),
+                latency: histogram(),
+            });
+        }
+        self.outcomes.add(sample.outcome);
+        let second = self.seconds.get_mut(second);
+        if let Some(second) = second {
+            second.outcomes.add(sample.outcome);
+            if answered {
+                put(
+                    &mut second.latency,
+                    sample.ended.saturating_sub(sample.intended),
+                );
+            }
+        }
+        if sample.outcome != Outcome::Skipped {
+            put(&mut self.lag, sample.sent.saturating_sub(sample.intended));
+        }
+        if answered {
+            put(
+                &mut self.latency,
+                sample.ended.saturating_sub(sample.intended),
+            );
+            put(&mut self.service, sample.ended.saturating_sub(sample.sent));
+        }
+    }
+
+    /// Puts another run's figures to these: of another generator at the same time, or of another
+    /// turn; then `elapsed` is to be added by the caller.
+    pub fn merge(&mut self, other: &Self) {
+        self.outcomes.merge(&other.outcomes);
+        self.answers += other.answers;
+        self.good_answers += other.good_answers;
+        let own = [&mut self.latency, &mut self.service, &mut self.lag];
+        for (own, other) in own
+            .into_iter()
+            .zip([&other.latency, &other.service, &other.lag])
+        {
+            // Both have the same bounds.
+            let _ = own.add(other);
+        }
+        for (index, second) in other.seconds.iter().enumerate() {
+            match self.seconds.get_mut(index) {
+                Some(own) => {
+                    own.outcomes.merge(&second.outcomes);
+                    let _ = own.latency.add(&second.latency);
+                }
+                None => self.seconds.push(second.clone()),
+            }
+        }
+    }
+
+    /// Answers a second.
+    pub fn rate(&self) -> f64 {
+        self.answers as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Answers a second that were in time and right.
+    pub fn goodput(&self) -> f64 {
+        self.good_answers as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// The latency that this share of the answers did not exceed.
+    pub fn quantile(&self, share: f64) -> Duration {
+        Duration::from_nanos(self.latency.value_at_quantile(share))
+    }
+
+    /// The latency that this share of all requests did not exceed, where one that failed took for
+    /// ever; none if too many did.
+    pub fn quantile_of_all(&self, share: f64) -> Option<Duration> {
+        let all = self.outcomes.all() as f64;
+        let answered = self.latency.len() as f64;
+        let share = share * all / answered;
+        (share <= 1.0).then(|| self.quantile(share))
+    }
+}
+
+fn put(histogram: &mut Histogram<u64>, time: Duration) {
+    histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+}
+
+/// Three digits, from a microsecond up to ten minutes.
+fn histogram() -> Histogram<u64> {
+    // These bounds are sound.
+    Histogram::new_with_bounds(1_000, 600_000_000_000, 3).unwrap_or_else(|_| unreachable!())
+}

@@ -1,0 +1,95 @@
+//! What is sent: requests made ready beforehand, so that sending one costs little.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use prost::Message;
+
+use crate::proto::infer_parameter::ParameterChoice;
+use crate::proto::{InferParameter, ModelInferRequest};
+
+/// A request made ready.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its encoding.
+    pub(crate) encoded: Bytes,
+    /// From the moment it is meant to be sent to the last at which its answer is of use.
+    pub(crate) deadline: Option<Duration>,
+    weight: f64,
+}
+
+impl Request {
+    /// A request that waits for its answer as long as it takes.
+    pub fn new(message: &ModelInferRequest) -> Self {
+        Self {
+            encoded: message.encode_to_vec().into(),
+            deadline: None,
+            weight: 1.0,
+        }
+    }
+
+    /// A request that tells the server how long its answer is of use, by the V2 parameter
+    /// `timeout`, in microseconds.
+    pub fn with_deadline(mut message: ModelInferRequest, deadline: Duration) -> Self {
+        let microseconds = i64::try_from(deadline.as_micros()).unwrap_or(i64::MAX);
+        let choice = ParameterChoice::Int64Param(microseconds);
+        let parameter = InferParameter {
+            parameter_choice: Some(choice),
+        };
+        message.parameters.insert("timeout".to_owned(), parameter);
+        Self {
+            deadline: Some(deadline),
+            ..Self::new(&message)
+        }
+    }
+
+    /// Counts the answer as late if it comes later than this, whatever the server was told.
+    pub fn worth(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How often it is sent beside others; 1 if it is not said.
+    pub fn weighted(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+}
+
+/// Requests, and how often each is sent.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    requests: Arc<[Request]>,
+    /// Sums of the weights up to each; none if all are equal and sent in turn.
+    sums: Option<Arc<[f64]>>,
+}
+
+impl Mix {
+    /// In turn, again and again; by chance in proportion to their weights, if those differ.
+    pub fn new(requests: Vec<Request>) -> Self {
+        let first = requests.first().map_or(1.0, |request| request.weight);
+        let equal = requests.iter().all(|request| request.weight == first);
+        let mut sum = 0.0;
+        let sums = requests.iter().map(|request| {
+            sum += request.weight;
+            sum
+        });
+        let sums: Vec<f64> = sums.collect();
+        Self {
+            requests: requests.into(),
+            sums: (!equal).then(|| sums.into()),
+        }
+    }
+
+    /// The `number`-th that is sent; none if there is none at all.
+    pub(crate) fn pick(&self, number: u64, random: &mut Rng) -> Option<&Request> {
+        let Some(sums) = &self.sums else {
+            let count = self.requests.len().max(1) as u64;
+            return self.requests.get((number % count) as usize);
+        };
+        let point = random.f64() * sums.last().copied().unwrap_or(0.0);
+        self.requests.get(sums.partition_point(|sum| *sum <= point))
+    }
+}

@@ -1,0 +1,142 @@
+//! The server that is driven: connections to it, and how one request is sent over one of them.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::outcome::Outcome;
+use crate::proto::ModelInferResponse;
+use crate::requests::Request;
+
+/// As large as the server's windows, so that neither side waits for the other's.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Connections to a server that speaks KServe V2 over gRPC.
+#[derive(Clone, Debug)]
+pub struct Target {
+    channels: Vec<Channel>,
+}
+
+impl Target {
+    /// So many connections to an address such as `127.0.0.1:8001`.
+    pub async fn connect(address: &str, connections: usize) -> anyhow::Result<Self> {
+        let mut channels = Vec::new();
+        for _ in 0..connections.max(1) {
+            channels.push(connect(address).await?);
+        }
+        Ok(Self { channels })
+    }
+
+    /// The client of the `number`-th request: connections take turns.
+    pub(crate) fn client(&self, number: u64) -> Option<Client> {
+        let place = number % self.channels.len().max(1) as u64;
+        let channel = self.channels.get(place as usize)?.clone();
+        Some(Client(
+            Grpc::new(channel).max_decoding_message_size(usize::MAX),
+        ))
+    }
+}
+
+async fn connect(address: &str) -> anyhow::Result<Channel> {
+    Endpoint::from_shared(format!("http://{address}"))?
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .tcp_nodelay(true)
+        .connect()
+        .await
+        .with_context(|| format!("cannot connect to {address}"))
+}
+
+/// One connection, for one request at a time.
+pub(crate) struct Client(Grpc<Channel>);
+
+impl Client {
+    /// Sends a request under this number and waits for its answer, for so long.
+    pub(crate) async fn send(&mut self, request: &Request, number: u64, wait: Duration) -> Outcome {
+        let sent = Numbered {
+            encoded: request.encoded.clone(),
+            number,
+        };
+        let answer = tokio::time::timeout(wait, self.call(sent)).await;
+        match answer {
+            Err(_) => Outcome::Missing,
+            Ok(Err(status)) => Outcome::Failed(status.code()),
+            Ok(Ok(answer)) => judge(&answer, number),
+        }
+    }
+
+    async fn call(&mut self, request: Numbered) -> Result<Bytes, Status> {
+        const METHOD: &str = "/inference.GRPCInferenceService/ModelInfer";
+        let ready = self.0.ready().await;
+        ready.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
+        let path = PathAndQuery::from_static(METHOD);
+        let answer = self
+            .0
+            .unary(tonic::Request::new(request), path, Raw)
+            .await?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// Whether the answer can be read and is this request's.
+fn judge(answer: &Bytes, number: u64) -> Outcome {
+    match ModelInferResponse::decode(answer.clone()) {
+        Ok(answer) if answer.id == number.to_string() => Outcome::Ok,
+        _ => Outcome::Wrong,
+    }
+}
+
+/// An encoded request and the id that it is given.
+struct Numbered {
+    encoded: Bytes,
+    number: u64,
+}
+
+/// Requests are encoded beforehand. Answers are left as they are.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Numbered;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Numbered;
+    type Error = Status;
+
+    fn encode(&mut self, item: Numbered, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item.encoded);
+        // A field of a message may come anywhere in it, and the last of its kind counts.
+        prost::encoding::string::encode(3, &item.number.to_string(), buffer);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let length = buffer.remaining();
+        Ok(Some(buffer.copy_to_bytes(length)))
+    }
+}
