@@ -12,9 +12,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::arrivals::{Arrivals, Schedule};
 use crate::clock::{block_until, now};
 use crate::outcome::Outcome;
-use crate::recording::{Recorder, Recording, Sample};
+use crate::recording::{Progress, Recorder, Recording, Sample};
 use crate::requests::Mix;
 use crate::target::Target;
+
+/// From one look at a run under way to the next.
+const LOOKS: Duration = Duration::from_secs(1);
 
 /// How a server is driven.
 #[derive(Clone, Debug)]
@@ -48,6 +51,16 @@ impl Plan {
 
     /// Drives the target, and gives what that showed.
     pub async fn run(&self, target: &Target, mix: &Mix) -> anyhow::Result<Recording> {
+        self.run_watched(target, mix, |_| {}).await
+    }
+
+    /// The same; every second `watch` is told how it goes.
+    pub async fn run_watched(
+        &self,
+        target: &Target,
+        mix: &Mix,
+        watch: impl FnMut(Progress) + Send + 'static,
+    ) -> anyhow::Result<Recording> {
         let (samples, ended) = unbounded_channel();
         let run = Run {
             start: now(),
@@ -57,7 +70,8 @@ impl Plan {
             mix: mix.clone(),
             samples,
         };
-        let recording = tokio::spawn(record(ended, self.warm_up, self.duration));
+        let recorder = Recorder::new(self.warm_up, self.duration);
+        let recording = tokio::spawn(record(ended, recorder, run.start, watch));
         match &self.arrivals {
             Arrivals::Closed { in_flight } => run.closed(*in_flight, self.seed),
             Arrivals::Open(schedule) => run.open(schedule, self.seed, self.max_outstanding)?,
@@ -73,14 +87,22 @@ impl Plan {
 /// Samples come until the last request has ended; there are never more than requests outstanding.
 async fn record(
     mut ended: UnboundedReceiver<Sample>,
-    warm_up: Duration,
-    duration: Duration,
+    mut recorder: Recorder,
+    start: Instant,
+    mut watch: impl FnMut(Progress),
 ) -> Recording {
-    let mut recorder = Recorder::new(warm_up, duration);
-    while let Some(sample) = ended.recv().await {
-        recorder.add(&sample);
+    let mut looks = tokio::time::interval(LOOKS);
+    looks.tick().await;
+    loop {
+        tokio::select! {
+            biased;
+            _ = looks.tick() => watch(recorder.look(start.elapsed_now())),
+            sample = ended.recv() => match sample {
+                Some(sample) => recorder.add(&sample),
+                None => return recorder.finish(),
+            },
+        }
     }
-    recorder.finish()
 }
 
 /// A run under way.

@@ -9,14 +9,23 @@
 pub mod arrivals;
 mod clock;
 mod driver;
+mod dtype;
+mod expected;
+mod fill;
 pub mod outcome;
 pub mod proto;
 mod recording;
+pub mod report;
 pub mod requests;
+pub mod run;
+pub mod scenario;
+mod server;
+pub mod slo;
 mod target;
 
 pub use arrivals::Arrivals;
 pub use driver::Plan;
-pub use recording::{Recording, Second};
+pub use recording::{Progress, Recording, Second};
 pub use requests::{Mix, Request};
+pub use run::Session;
 pub use target::Target;

@@ -48,11 +48,28 @@ pub struct Second {
     pub latency: Histogram<u64>,
 }
 
+/// What ended since the last look at a run under way.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Since the start of the run, its warm-up included.
+    pub elapsed: Duration,
+    /// Since the last look.
+    pub since: Duration,
+    /// Requests that ended since then.
+    pub outcomes: Outcomes,
+    /// Latencies of those that were answered, in nanoseconds.
+    pub latency: Histogram<u64>,
+}
+
 /// Which samples count, and where they are put.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     warm_up: Duration,
     recording: Recording,
+    /// Since the last look.
+    outcomes: Outcomes,
+    latency: Histogram<u64>,
+    looked: Duration,
 }
 
 impl Recorder {
@@ -60,7 +77,23 @@ impl Recorder {
         Self {
             warm_up,
             recording: Recording::empty(elapsed),
+            outcomes: Outcomes::default(),
+            latency: histogram(),
+            looked: Duration::ZERO,
         }
+    }
+
+    /// What ended since the last look, at this time since the start.
+    pub(crate) fn look(&mut self, elapsed: Duration) -> Progress {
+        let progress = Progress {
+            elapsed,
+            since: elapsed.saturating_sub(self.looked),
+            outcomes: std::mem::take(&mut self.outcomes),
+            latency: self.latency.clone(),
+        };
+        self.latency.reset();
+        self.looked = elapsed;
+        progress
     }
 
     pub(crate) fn add(&mut self, sample: &Sample) {
@@ -70,6 +103,13 @@ impl Recorder {
         if answered && counts.contains(&sample.ended) {
             self.recording.answers += 1;
             self.recording.good_answers += u64::from(sample.outcome == Outcome::Ok);
+        }
+        self.outcomes.add(sample.outcome);
+        if answered {
+            put(
+                &mut self.latency,
+                sample.ended.saturating_sub(sample.intended),
+            );
         }
         if counts.contains(&sample.intended) {
             let second = (sample.intended - self.warm_up).as_secs() as usize;
@@ -181,7 +221,94 @@ fn put(histogram: &mut Histogram<u64>, time: Duration) {
 }
 
 /// Three digits, from a microsecond up to ten minutes.
-fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     // These bounds are sound.
     Histogram::new_with_bounds(1_000, 600_000_000_000, 3).unwrap_or_else(|_| unreachable!())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// A request every millisecond from the start on; the n-th takes n mod 1000 ms.
+    fn recorded(outcome: impl Fn(u32) -> Outcome) -> Recording {
+        let mut recorder = Recorder::new(1_000 * MILLISECOND, 10_000 * MILLISECOND);
+        for number in 0..11_000 {
+            let intended = number * MILLISECOND;
+            recorder.add(&Sample {
+                intended,
+                sent: intended + MILLISECOND / 4,
+                ended: intended + (1 + number % 1_000) * MILLISECOND,
+                outcome: outcome(number),
+            });
+        }
+        recorder.finish()
+    }
+
+    fn near(seen: Duration, truth: f64) -> bool {
+        (seen.as_secs_f64() / truth - 1.0).abs() < 0.01
+    }
+
+    #[test]
+    fn percentiles_are_within_a_hundredth() {
+        let recording = recorded(|_| Outcome::Ok);
+        assert_eq!(recording.outcomes.ok, 10_000);
+        for share in [0.01, 0.1, 0.5, 0.9, 0.99, 0.999] {
+            let seen = recording.quantile(share);
+            assert!(near(seen, share), "{share}: {seen:?}");
+            assert_eq!(recording.quantile_of_all(share), Some(seen));
+        }
+        let lag = Duration::from_nanos(recording.lag.value_at_quantile(0.5));
+        assert!(near(lag, 250e-6), "{lag:?}");
+        assert_eq!(recording.seconds.len(), 10);
+        let third = &recording.seconds[3];
+        assert_eq!(third.outcomes.all(), 1_000);
+        let median = Duration::from_nanos(third.latency.value_at_quantile(0.5));
+        assert!(near(median, 0.5), "{median:?}");
+    }
+
+    #[test]
+    fn who_fails_takes_for_ever() {
+        // One in ten fails.
+        let recording = recorded(|number| match number % 10 {
+            0 => Outcome::Missing,
+            _ => Outcome::Ok,
+        });
+        let seen = recording.quantile_of_all(0.45).unwrap();
+        assert!(near(seen, 0.5), "{seen:?}");
+        assert!(recording.quantile_of_all(0.89).is_some());
+        assert_eq!(recording.quantile_of_all(0.91), None);
+        assert!((recording.outcomes.ok_share() - 0.9).abs() < 1e-9);
+    }
+
+    #[test]
+    fn answers_count_when_they_come_and_requests_when_they_were_due() {
+        let recording = recorded(|_| Outcome::Ok);
+        // Those due in the last second whose answers come after it, and those due before the first
+        // that are answered in it, are as many.
+        assert!(
+            (recording.rate() - 1_000.0).abs() < 1.0,
+            "{}",
+            recording.rate()
+        );
+    }
+
+    #[test]
+    fn a_look_shows_what_ended_since() {
+        let mut recorder = Recorder::new(Duration::ZERO, 10 * MILLISECOND);
+        let sample = Sample {
+            intended: MILLISECOND,
+            sent: MILLISECOND,
+            ended: 3 * MILLISECOND,
+            outcome: Outcome::Ok,
+        };
+        recorder.add(&sample);
+        let look = recorder.look(4 * MILLISECOND);
+        assert_eq!((look.outcomes.ok, look.latency.len()), (1, 1));
+        let look = recorder.look(9 * MILLISECOND);
+        assert_eq!((look.outcomes.ok, look.latency.len()), (0, 0));
+        assert_eq!(look.since, 5 * MILLISECOND);
+    }
 }

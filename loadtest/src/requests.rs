@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use prost::Message;
 
+use crate::expected::Expected;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{InferParameter, ModelInferRequest};
 
@@ -17,6 +18,8 @@ pub struct Request {
     pub(crate) encoded: Bytes,
     /// From the moment it is meant to be sent to the last at which its answer is of use.
     pub(crate) deadline: Option<Duration>,
+    /// What its answer should be, if that is looked at.
+    pub(crate) expected: Option<Expected>,
     weight: f64,
 }
 
@@ -26,6 +29,7 @@ impl Request {
         Self {
             encoded: message.encode_to_vec().into(),
             deadline: None,
+            expected: None,
             weight: 1.0,
         }
     }
@@ -48,6 +52,11 @@ impl Request {
     /// Counts the answer as late if it comes later than this, whatever the server was told.
     pub fn worth(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    pub(crate) fn expecting(mut self, expected: Option<Expected>) -> Self {
+        self.expected = expected;
         self
     }
 

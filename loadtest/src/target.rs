@@ -12,7 +12,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::outcome::Outcome;
-use crate::proto::ModelInferResponse;
+use crate::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use crate::proto::{
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+    ServerMetadataRequest,
+};
 use crate::requests::Request;
 
 /// As large as the server's windows, so that neither side waits for the other's.
@@ -33,6 +37,42 @@ impl Target {
             channels.push(connect(address).await?);
         }
         Ok(Self { channels })
+    }
+
+    fn any(&self) -> anyhow::Result<GrpcInferenceServiceClient<Channel>> {
+        let channel = self.channels.first().context("no connection")?.clone();
+        Ok(GrpcInferenceServiceClient::new(channel).max_decoding_message_size(usize::MAX))
+    }
+
+    /// The server's name and version, as it says them.
+    pub(crate) async fn about(&self) -> anyhow::Result<String> {
+        let answer = self.any()?.server_metadata(ServerMetadataRequest {}).await;
+        let about = answer.context("the server does not say what it is")?;
+        let about = about.into_inner();
+        Ok(format!("{} {}", about.name, about.version))
+    }
+
+    /// What the server says of a model.
+    pub(crate) async fn metadata(
+        &self,
+        model: &str,
+        version: &str,
+    ) -> anyhow::Result<ModelMetadataResponse> {
+        let request = ModelMetadataRequest {
+            name: model.to_owned(),
+            version: version.to_owned(),
+        };
+        let answer = self.any()?.model_metadata(request).await;
+        let answer = answer.with_context(|| format!("the metadata of {model}"))?;
+        Ok(answer.into_inner())
+    }
+
+    /// One request by itself.
+    pub(crate) async fn infer(
+        &self,
+        request: ModelInferRequest,
+    ) -> anyhow::Result<ModelInferResponse> {
+        Ok(self.any()?.model_infer(request).await?.into_inner())
     }
 
     /// The client of the `number`-th request: connections take turns.
@@ -69,7 +109,7 @@ impl Client {
         match answer {
             Err(_) => Outcome::Missing,
             Ok(Err(status)) => Outcome::Failed(status.code()),
-            Ok(Ok(answer)) => judge(&answer, number),
+            Ok(Ok(answer)) => judge(&answer, number, request),
         }
     }
 
@@ -86,11 +126,16 @@ impl Client {
     }
 }
 
-/// Whether the answer can be read and is this request's.
-fn judge(answer: &Bytes, number: u64) -> Outcome {
-    match ModelInferResponse::decode(answer.clone()) {
-        Ok(answer) if answer.id == number.to_string() => Outcome::Ok,
-        _ => Outcome::Wrong,
+/// Whether the answer can be read, is this request's, and says what it should.
+fn judge(answer: &Bytes, number: u64, request: &Request) -> Outcome {
+    let Ok(answer) = ModelInferResponse::decode(answer.clone()) else {
+        return Outcome::Wrong;
+    };
+    let expected = request.expected.as_ref();
+    let right = expected.is_none_or(|expected| expected.is(&answer));
+    match answer.id == number.to_string() && right {
+        true => Outcome::Ok,
+        false => Outcome::Wrong,
     }
 }
 

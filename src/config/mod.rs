@@ -6,17 +6,13 @@ mod device;
 mod model;
 mod padding;
 mod raw;
-mod reader;
-mod report;
 mod resolve;
 mod rule;
 mod server;
 mod simulated;
-mod spelling;
-mod written;
 
 pub use device::{UnknownDevice, parse_device};
+pub use jitney_settings::{Problem, Report};
 pub use model::{read_model_policy, write_model_policy};
 pub use raw::RawServer;
-pub use report::{Problem, Report};
 pub use server::{ModelControl, ServerConfig};

@@ -6,11 +6,10 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use super::reader::{Table, read_document};
-use super::report::Report;
-use super::rule::{
-    DEVICE, OneOf, OptionText, Parsed, Truth, Whole, milliseconds, whole, whole_from,
-};
+use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, whole_from};
+use jitney_settings::{Report, Table, read_document};
+
+use super::rule::{DEVICE, OptionText};
 use super::{padding, simulated};
 pub use write::write_model_policy;
 

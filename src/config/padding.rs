@@ -1,8 +1,8 @@
 //! The `[padding]` table of `model.toml`.
 
-use super::reader::Table;
-use super::rule::{Number, Text, whole};
 use crate::model::PaddingPolicy;
+use jitney_settings::Table;
+use jitney_settings::rule::{Number, Text, whole};
 
 /// More than any model takes, and few enough to be counted with.
 const LONGEST: usize = 1 << 30;

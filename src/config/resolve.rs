@@ -6,14 +6,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jitney_settings::rule::{ADDRESS, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from};
+use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
+
 use super::raw::RawServer;
-use super::reader::{Table, read_document, read_without};
-use super::report::{Problem, Report};
-use super::rule::{
-    ADDRESS, DEVICE, MODEL_NAME, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from,
-};
+use super::rule::{DEVICE, MODEL_NAME};
 use super::server::{ModelControl, ServerConfig, find_onnxruntime};
-use super::written::Written;
 use crate::model::DeviceChoice;
 
 const MIB: usize = 1 << 20;

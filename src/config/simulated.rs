@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jitney_settings::Table;
+use jitney_settings::rule::{Number, OneOf, Text, Truth, milliseconds, whole_from};
+
 use super::padding;
-use super::reader::Table;
-use super::rule::{Milliseconds, Number, OneOf, Text, Truth, milliseconds, whole_from};
 use crate::model::{Dimension, SimulatedPolicy, TensorSpec};
 use crate::tensor::Dtype;
 
@@ -36,7 +37,7 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
 }
 
 fn time<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Duration {
-    let an_hour: Milliseconds = milliseconds(0.0..=3_600_000.0);
+    let an_hour = milliseconds(0.0..=3_600_000.0);
     table.value(key, an_hour).unwrap_or_default()
 }
 

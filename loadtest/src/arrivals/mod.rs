@@ -17,6 +17,7 @@ use fastrand::Rng;
 
 pub use process::Process;
 pub use profile::{Profile, Step};
+pub(crate) use random::normal;
 pub use trace::Recorded;
 
 /// How requests come.

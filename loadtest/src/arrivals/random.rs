@@ -8,7 +8,7 @@ pub(super) fn exponential(random: &mut Rng) -> f64 {
 }
 
 /// A normal number of mean 0 and deviation 1.
-pub(super) fn normal(random: &mut Rng) -> f64 {
+pub(crate) fn normal(random: &mut Rng) -> f64 {
     (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos()
 }
 

@@ -1,7 +1,7 @@
 //! What somebody may have meant by a key that does not exist.
 
 /// The one of `known` that `name` is most likely a slip for, if any is likely.
-pub(super) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     // One slip in three letters is still a slip; more is another word.
     let limit = (name.len() / 3).max(1);
     known

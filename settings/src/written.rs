@@ -6,7 +6,7 @@ use toml::de::{DeInteger, DeValue};
 
 /// A value as it was written, before a rule has given it a meaning.
 #[derive(Clone, Copy)]
-pub(super) enum Written<'a> {
+pub enum Written<'a> {
     /// On the command line or in the environment, where everything is text.
     Plain(&'a str),
     /// In a TOML file, with a type.
@@ -15,7 +15,7 @@ pub(super) enum Written<'a> {
 
 impl<'a> Written<'a> {
     /// The text, if it is text.
-    pub(super) fn text(self) -> Option<&'a str> {
+    pub fn text(self) -> Option<&'a str> {
         match self {
             Self::Plain(text) => Some(text),
             Self::Toml(DeValue::String(text)) => Some(text),
@@ -24,7 +24,7 @@ impl<'a> Written<'a> {
     }
 
     /// The whole number, if it is one.
-    pub(super) fn whole(self) -> Option<i128> {
+    pub fn whole(self) -> Option<i128> {
         match self {
             Self::Plain(text) => text.parse().ok(),
             Self::Toml(DeValue::Integer(integer)) => value_of(integer),
@@ -33,7 +33,7 @@ impl<'a> Written<'a> {
     }
 
     /// The number, whole or not, if it is one.
-    pub(super) fn number(self) -> Option<f64> {
+    pub fn number(self) -> Option<f64> {
         match self {
             Self::Plain(text) => text.parse().ok(),
             Self::Toml(DeValue::Float(float)) => float.as_str().parse().ok(),
@@ -42,7 +42,7 @@ impl<'a> Written<'a> {
     }
 
     /// The truth value, if it is one.
-    pub(super) fn truth(self) -> Option<bool> {
+    pub fn truth(self) -> Option<bool> {
         match self {
             Self::Plain(text) => text.parse().ok(),
             Self::Toml(value) => value.as_bool(),

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error};
 
-use super::report::{Problem, Report};
-use super::rule::{Rule, found};
-use super::spelling::closest;
-use super::written::Written;
+use crate::report::{Problem, Report};
+use crate::rule::{Rule, found};
+use crate::spelling::closest;
+use crate::written::Written;
 
 type Entry<'d> = &'d Spanned<DeValue<'d>>;
 
@@ -17,7 +17,7 @@ type Entry<'d> = &'d Spanned<DeValue<'d>>;
 /// What `read` returns is handed on only if nothing was wrong, so it may put any value where it
 /// noted a problem. A text that is not TOML is read as an empty one once its mistakes are noted:
 /// what comes from elsewhere is still checked.
-pub(super) fn read_document<T>(
+pub fn read_document<T>(
     file: &Path,
     source: &str,
     read: impl FnOnce(&mut Table<'_, '_>) -> T,
@@ -37,7 +37,7 @@ pub(super) fn read_document<T>(
 }
 
 /// Notes that `file` cannot be read for this `reason`, and reads an empty document in its place.
-pub(super) fn read_without<T>(
+pub fn read_without<T>(
     file: &Path,
     reason: &std::io::Error,
     read: impl FnOnce(&mut Table<'_, '_>) -> T,
@@ -99,7 +99,7 @@ impl Log {
 }
 
 /// A table of a document that is being read. A key that is never asked for is unknown.
-pub(super) struct Table<'d, 'l> {
+pub struct Table<'d, 'l> {
     entries: &'d DeTable<'d>,
     path: String,
     offset: usize,
@@ -119,14 +119,14 @@ impl<'d, 'l> Table<'d, 'l> {
     }
 
     /// The setting's value; none if it is absent or was noted as a problem.
-    pub(super) fn value<R: Rule>(&mut self, key: &'d str, rule: R) -> Option<R::Output> {
+    pub fn value<R: Rule>(&mut self, key: &'d str, rule: R) -> Option<R::Output> {
         let entry = self.ask(key)?;
         let path = self.path_of(key);
         self.check(entry, &path, &rule)
     }
 
     /// The setting's list of values; none if it is absent or no list.
-    pub(super) fn list<R: Rule>(&mut self, key: &'d str, rule: R) -> Option<Vec<R::Output>> {
+    pub fn list<R: Rule>(&mut self, key: &'d str, rule: R) -> Option<Vec<R::Output>> {
         let array = self.array(key, "a list")?;
         let path = self.path_of(key);
         let mut values = Vec::new();
@@ -137,7 +137,7 @@ impl<'d, 'l> Table<'d, 'l> {
     }
 
     /// What `read` makes of the table `key`; none if it is absent or no table.
-    pub(super) fn section<T>(
+    pub fn section<T>(
         &mut self,
         key: &'d str,
         read: impl FnOnce(&mut Table<'d, '_>) -> T,
@@ -148,7 +148,7 @@ impl<'d, 'l> Table<'d, 'l> {
     }
 
     /// What `read` makes of each table in the list `key`; none if it is absent or no list.
-    pub(super) fn sections<T>(
+    pub fn sections<T>(
         &mut self,
         key: &'d str,
         mut read: impl FnMut(&mut Table<'d, '_>) -> T,
@@ -163,7 +163,7 @@ impl<'d, 'l> Table<'d, 'l> {
     }
 
     /// `value`, or the note that `key` is missing, and `why` it is needed.
-    pub(super) fn required<T>(&mut self, key: &str, value: Option<T>, why: &str) -> Option<T> {
+    pub fn required<T>(&mut self, key: &str, value: Option<T>, why: &str) -> Option<T> {
         if value.is_none() && self.lacks(key) {
             let path = self.path_of(key);
             self.log.note(self.offset, &path, format!("missing; {why}"));
@@ -172,34 +172,34 @@ impl<'d, 'l> Table<'d, 'l> {
     }
 
     /// Notes that `key` is wrong in a way that no rule for it alone can say.
-    pub(super) fn contradict(&mut self, key: &str, message: String) {
+    pub fn contradict(&mut self, key: &str, message: String) {
         let offset = self.entries.get(key).map(|entry| entry.span().start);
         let path = self.path_of(key);
         self.log.note(offset.unwrap_or(self.offset), &path, message);
     }
 
     /// Notes what is wrong outside the document.
-    pub(super) fn note(&mut self, problem: Problem) {
+    pub fn note(&mut self, problem: Problem) {
         self.log.problems.push(problem);
     }
 
     /// Whether nothing is wrong so far.
-    pub(super) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.log.problems.is_empty()
     }
 
     /// Whether the document lacks `key`. One that could not be read may have had it.
-    pub(super) fn lacks(&self, key: &str) -> bool {
+    pub fn lacks(&self, key: &str) -> bool {
         !self.log.unreadable && !self.entries.contains_key(key)
     }
 
     /// The value of `key` as it was written, to see what kind it is.
-    pub(super) fn written(&self, key: &str) -> Option<&'d DeValue<'d>> {
+    pub fn written(&self, key: &str) -> Option<&'d DeValue<'d>> {
         self.entries.get(key).map(Spanned::get_ref)
     }
 
     /// Every key of the table, for a table whose keys the user chooses.
-    pub(super) fn keys(&self) -> Vec<&'d str> {
+    pub fn keys(&self) -> Vec<&'d str> {
         let entries = self.entries;
         entries.keys().map(|key| key.get_ref().as_ref()).collect()
     }

@@ -20,7 +20,7 @@ pub struct Problem {
 
 impl Problem {
     /// A mistake that is on no line of a file.
-    pub(super) fn loose(key: &str, message: String) -> Self {
+    pub fn loose(key: &str, message: String) -> Self {
         Self {
             file: None,
             line: None,
@@ -55,7 +55,7 @@ pub struct Report {
 
 impl Report {
     /// `value` if there are no problems.
-    pub(super) fn unless<T>(value: T, mut problems: Vec<Problem>) -> Result<T, Self> {
+    pub fn unless<T>(value: T, mut problems: Vec<Problem>) -> Result<T, Self> {
         if problems.is_empty() {
             return Ok(value);
         }

@@ -1,0 +1,275 @@
+//! Reports as JSON. docs/loadtest.md has the schema; a change of it changes `format`.
+
+// What is missing in a JSON value is null, not a panic.
+#![allow(clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use super::{Environment, Report, StepReport, Verdict};
+use crate::outcome::{CODES, Outcomes, code_name};
+use crate::recording::{Recording, Second, histogram};
+use crate::slo::Finding;
+
+const FORMAT: u64 = 1;
+/// The quantiles that are written out for those who do not want to read histograms.
+const QUANTILES: [(&str, f64); 6] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p95", 0.95),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("p99.99", 0.9999),
+];
+
+/// The report as JSON text.
+pub fn write_report(report: &Report) -> String {
+    let environment = &report.environment;
+    let verdict = match report.verdict() {
+        Verdict::Met => "met",
+        Verdict::Missed => "missed",
+        Verdict::Invalid => "invalid",
+    };
+    let steps: Vec<Value> = report.steps.iter().map(step).collect();
+    let document = json!({
+        "format": FORMAT,
+        "verdict": verdict,
+        "environment": {
+            "time": environment.time,
+            "version": environment.version,
+            "scenario": environment.scenario,
+            "seed": environment.seed,
+            "server": environment.server,
+            "system": environment.system,
+            "processor": environment.processor,
+            "cores": environment.cores,
+        },
+        "steps": steps,
+    });
+    format!("{document}\n")
+}
+
+fn step(step: &StepReport) -> Value {
+    let recording = &step.recording;
+    let findings = step.findings.iter();
+    let findings: Vec<Value> = findings
+        .map(|finding| json!({ "text": finding.text, "met": finding.met }))
+        .collect();
+    let seconds: Vec<Value> = recording.seconds.iter().map(second).collect();
+    json!({
+        "name": step.name,
+        "invalid": step.invalid,
+        "findings": findings,
+        "seconds_measured": recording.elapsed.as_secs_f64(),
+        "offered_per_second": step.offered_rate,
+        "answered_per_second": recording.rate(),
+        "good_per_second": recording.goodput(),
+        "answers": recording.answers,
+        "good_answers": recording.good_answers,
+        "outcomes": outcomes(&recording.outcomes),
+        "latency_ns": distribution(&recording.latency),
+        "service_ns": distribution(&recording.service),
+        "lag_ns": distribution(&recording.lag),
+        "seconds": seconds,
+    })
+}
+
+fn second(second: &Second) -> Value {
+    json!({
+        "outcomes": outcomes(&second.outcomes),
+        "latency_ns": counts(&second.latency),
+    })
+}
+
+fn outcomes(outcomes: &Outcomes) -> Value {
+    json!({
+        "ok": outcomes.ok,
+        "late": outcomes.late,
+        "wrong": outcomes.wrong,
+        "missing": outcomes.missing,
+        "skipped": outcomes.skipped,
+        "failed": outcomes.failed,
+    })
+}
+
+fn distribution(histogram: &Histogram<u64>) -> Value {
+    let mut fields = Map::new();
+    fields.insert("mean".to_owned(), json!(histogram.mean()));
+    fields.insert("max".to_owned(), json!(histogram.max()));
+    for (name, share) in QUANTILES {
+        let value = histogram.value_at_quantile(share);
+        fields.insert(name.to_owned(), json!(value));
+    }
+    fields.insert("counts".to_owned(), counts(histogram));
+    Value::Object(fields)
+}
+
+/// Pairs of a value and how often it was seen, to three digits.
+fn counts(histogram: &Histogram<u64>) -> Value {
+    let recorded = histogram.iter_recorded();
+    let pairs = recorded.map(|one| json!([one.value_iterated_to(), one.count_at_value()]));
+    Value::Array(pairs.collect())
+}
+
+/// What a report's JSON text says.
+pub fn read_report(text: &str) -> anyhow::Result<Report> {
+    let document: Value = serde_json::from_str(text)?;
+    let format = document["format"].as_u64();
+    if format != Some(FORMAT) {
+        bail!("format is {format:?}, where {FORMAT} is read");
+    }
+    let environment = &document["environment"];
+    let text = |key: &str| environment[key].as_str().unwrap_or_default().to_owned();
+    let number = |key: &str| environment[key].as_u64().unwrap_or_default();
+    let steps = document["steps"].as_array().context("no steps")?;
+    Ok(Report {
+        environment: Environment {
+            time: number("time"),
+            version: text("version"),
+            scenario: text("scenario"),
+            seed: number("seed"),
+            server: text("server"),
+            system: text("system"),
+            processor: text("processor"),
+            cores: usize::try_from(number("cores"))?,
+        },
+        steps: steps.iter().map(read_step).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_step(value: &Value) -> anyhow::Result<StepReport> {
+    let findings = value["findings"].as_array().into_iter().flatten();
+    let findings = findings.map(|finding| Finding {
+        text: finding["text"].as_str().unwrap_or_default().to_owned(),
+        met: finding["met"].as_bool().unwrap_or_default(),
+    });
+    let seconds = value["seconds"].as_array().into_iter().flatten();
+    let seconds = seconds.map(|second| {
+        anyhow::Ok(Second {
+            outcomes: read_outcomes(&second["outcomes"]),
+            latency: read_counts(&second["latency_ns"])?,
+        })
+    });
+    let elapsed = value["seconds_measured"].as_f64().unwrap_or_default();
+    Ok(StepReport {
+        name: value["name"].as_str().unwrap_or_default().to_owned(),
+        offered_rate: value["offered_per_second"].as_f64(),
+        findings: findings.collect(),
+        invalid: value["invalid"].as_str().map(str::to_owned),
+        recording: Recording {
+            elapsed: Duration::try_from_secs_f64(elapsed)?,
+            outcomes: read_outcomes(&value["outcomes"]),
+            answers: value["answers"].as_u64().unwrap_or_default(),
+            good_answers: value["good_answers"].as_u64().unwrap_or_default(),
+            latency: read_counts(&value["latency_ns"]["counts"])?,
+            service: read_counts(&value["service_ns"]["counts"])?,
+            lag: read_counts(&value["lag_ns"]["counts"])?,
+            seconds: seconds.collect::<anyhow::Result<_>>()?,
+        },
+    })
+}
+
+fn read_outcomes(value: &Value) -> Outcomes {
+    let count = |key: &str| value[key].as_u64().unwrap_or_default();
+    let failed = &value["failed"];
+    let codes = CODES.map(code_name).into_iter();
+    let codes = codes.filter_map(|name| Some((name, failed[name].as_u64()?)));
+    Outcomes {
+        ok: count("ok"),
+        late: count("late"),
+        wrong: count("wrong"),
+        missing: count("missing"),
+        skipped: count("skipped"),
+        failed: codes.collect(),
+    }
+}
+
+fn read_counts(value: &Value) -> anyhow::Result<Histogram<u64>> {
+    let mut read = histogram();
+    for pair in value.as_array().context("a histogram is missing")? {
+        let number = |index: usize| pair[index].as_u64().context("a count is no number");
+        read.saturating_record_n(number(0)?, number(1)?);
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome;
+    use crate::recording::{Recorder, Sample};
+
+    fn report() -> Report {
+        let mut recorder = Recorder::new(Duration::from_secs(1), Duration::from_secs(10));
+        for number in 0..2_000_u64 {
+            let intended = Duration::from_millis(number * 5);
+            let outcome = match number % 10 {
+                3 => Outcome::Late,
+                5 => Outcome::Failed(tonic::Code::Unavailable),
+                7 => Outcome::Missing,
+                _ => Outcome::Ok,
+            };
+            recorder.add(&Sample {
+                intended,
+                sent: intended + Duration::from_micros(20),
+                ended: intended + Duration::from_micros(100 * (1 + number % 100)),
+                outcome,
+            });
+        }
+        Report {
+            environment: Environment::here("s.toml", 3, "a server".to_owned()),
+            steps: vec![StepReport {
+                name: "one".to_owned(),
+                offered_rate: Some(200.0),
+                recording: recorder.finish(),
+                findings: vec![Finding {
+                    text: "something".to_owned(),
+                    met: true,
+                }],
+                invalid: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let report = report();
+        let read = read_report(&write_report(&report)).unwrap();
+        assert_eq!(read.environment, report.environment);
+        assert_eq!(read.verdict(), Verdict::Met);
+        let (own, other) = (&read.steps[0].recording, &report.steps[0].recording);
+        assert_eq!(own.latency, other.latency);
+        assert_eq!(own.outcomes, other.outcomes);
+        assert_eq!((own.answers, own.elapsed), (other.answers, other.elapsed));
+        assert_eq!(own.seconds.len(), 9);
+        assert_eq!(write_report(&read), write_report(&report));
+    }
+
+    #[test]
+    fn two_generators_are_one_report() {
+        let (mut both, one) = (report(), report());
+        both.merge(report()).unwrap();
+        let (own, other) = (&both.steps[0].recording, &one.steps[0].recording);
+        assert_eq!(own.latency.len(), 2 * other.latency.len());
+        assert_eq!(own.quantile(0.99), other.quantile(0.99));
+        assert!((own.rate() - 2.0 * other.rate()).abs() < 1e-9);
+        assert_eq!(both.steps[0].offered_rate, Some(400.0));
+        let longer = Report {
+            steps: vec![one.steps[0].clone(), one.steps[0].clone()],
+            ..one
+        };
+        assert!(both.merge(longer).is_err());
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        for text in ["", "{}", r#"{"format":2,"steps":[]}"#, r#"{"format":1}"#] {
+            assert!(read_report(text).is_err(), "{text}");
+        }
+        let lies = r#"{"format":1,"environment":{},"steps":[{"seconds_measured":-1}]}"#;
+        assert!(read_report(lies).is_err());
+    }
+}

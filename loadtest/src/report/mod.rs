@@ -1,0 +1,96 @@
+//! What a scenario showed, for people and for programs.
+
+mod environment;
+mod json;
+pub mod terminal;
+
+use std::time::Duration;
+
+pub use environment::Environment;
+pub use json::{read_report, write_report};
+
+use crate::recording::Recording;
+use crate::slo::Finding;
+
+/// What a scenario showed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Where and when.
+    pub environment: Environment,
+    /// Each step.
+    pub steps: Vec<StepReport>,
+}
+
+/// What a step showed.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// What it is called.
+    pub name: String,
+    /// Requests a second that were meant to be sent, on average; none in a closed loop.
+    pub offered_rate: Option<f64>,
+    /// What was measured.
+    pub recording: Recording,
+    /// What was asked, and how it turned out.
+    pub findings: Vec<Finding>,
+    /// Why the step's figures mean nothing, if so.
+    pub invalid: Option<String>,
+}
+
+/// How a run turned out, as the exit code says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that was asked holds.
+    Met,
+    /// Something does not.
+    Missed,
+    /// The generator could not do what it was meant to.
+    Invalid,
+}
+
+impl Report {
+    /// How the run turned out.
+    pub fn verdict(&self) -> Verdict {
+        if self.steps.iter().any(|step| step.invalid.is_some()) {
+            return Verdict::Invalid;
+        }
+        let mut findings = self.steps.iter().flat_map(|step| &step.findings);
+        match findings.all(|finding| finding.met) {
+            true => Verdict::Met,
+            false => Verdict::Missed,
+        }
+    }
+
+    /// Adds what another generator showed that drove the same server with the same scenario at the
+    /// same time. What was asked is left out: it was asked of each alone.
+    pub fn merge(&mut self, other: Self) -> Result<(), String> {
+        if self.steps.len() != other.steps.len() {
+            return Err(format!(
+                "the reports have {} and {} steps",
+                self.steps.len(),
+                other.steps.len()
+            ));
+        }
+        for (own, other) in self.steps.iter_mut().zip(other.steps) {
+            own.recording.merge(&other.recording);
+            own.findings.clear();
+            own.invalid = own.invalid.take().or(other.invalid);
+            let rates = own.offered_rate.zip(other.offered_rate);
+            own.offered_rate = rates.map(|(one, two)| one + two);
+        }
+        Ok(())
+    }
+}
+
+/// Why figures mean nothing in which one request in a hundred was sent so much later than meant.
+pub(crate) fn lagged(recording: &Recording, most: Duration) -> Option<String> {
+    let lag = Duration::from_nanos(recording.lag.value_at_quantile(0.99));
+    (lag > most).then(|| {
+        format!(
+            "the generator lagged: 1 % of requests were sent {:.1} ms late or more, {:.1} allowed. \
+             Send fewer a second, run several generators and merge their reports, give the generator \
+             cores of its own, or allow more with max_lag_ms",
+            lag.as_secs_f64() * 1e3,
+            most.as_secs_f64() * 1e3
+        )
+    })
+}

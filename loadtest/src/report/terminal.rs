@@ -1,0 +1,139 @@
+//! What somebody reads at the terminal: a line a second while a step runs, then what it showed.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+use super::{Report, StepReport, Verdict};
+use crate::recording::Progress;
+
+/// Tells how a step goes. On a terminal the line is written again each second; elsewhere there is one
+/// every ten seconds.
+pub fn progress(step: &str, whole: Duration) -> impl FnMut(Progress) + Send + use<> {
+    let step = step.to_owned();
+    let live = std::io::stderr().is_terminal();
+    let mut looks = 0_u64;
+    move |progress| {
+        looks += 1;
+        if !live && !looks.is_multiple_of(10) {
+            return;
+        }
+        let line = line(&step, whole, &progress);
+        let mut out = std::io::stderr().lock();
+        // Nobody may be reading.
+        let _ = match live {
+            true => write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush()),
+            false => writeln!(out, "{line}"),
+        };
+    }
+}
+
+/// Clears the line that [`progress`] writes on a terminal.
+pub fn clear() {
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[2K");
+    }
+}
+
+fn line(step: &str, whole: Duration, progress: &Progress) -> String {
+    let since = progress.since.as_secs_f64().max(f64::MIN_POSITIVE);
+    let all = progress.outcomes.all();
+    format!(
+        "{step} {:.0}/{:.0} s  {:.0}/s  p50 {}  p99 {}  not ok {}",
+        progress.elapsed.as_secs_f64(),
+        whole.as_secs_f64(),
+        all as f64 / since,
+        time(progress.latency.value_at_quantile(0.5)),
+        time(progress.latency.value_at_quantile(0.99)),
+        all - progress.outcomes.ok,
+    )
+}
+
+/// What a scenario showed.
+pub fn summary(report: &Report) -> String {
+    let mut text = format!("server {}\n", report.environment.server);
+    for step in &report.steps {
+        text += &step_summary(step);
+    }
+    text += match report.verdict() {
+        Verdict::Met => "met\n",
+        Verdict::Missed => "MISSED\n",
+        Verdict::Invalid => "INVALID\n",
+    };
+    text
+}
+
+fn step_summary(step: &StepReport) -> String {
+    let recording = &step.recording;
+    let mut text = format!("\n{}\n", step.name);
+    // Writing to a string cannot fail.
+    let mut put = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10}{value}");
+    };
+    if let Some(rate) = step.offered_rate {
+        put("offered", format!("{rate:.1}/s"));
+    }
+    put(
+        "answered",
+        format!(
+            "{:.1}/s, in time and right {:.1}/s",
+            recording.rate(),
+            recording.goodput()
+        ),
+    );
+    let at = |share| time(recording.latency.value_at_quantile(share));
+    put(
+        "latency",
+        format!(
+            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(0.999),
+            time(recording.latency.max())
+        ),
+    );
+    let service = |share| time(recording.service.value_at_quantile(share));
+    put(
+        "service",
+        format!("p50 {}  p99 {}", service(0.5), service(0.99)),
+    );
+    put("requests", outcomes(step));
+    for finding in &step.findings {
+        put("asked", finding.to_string());
+    }
+    if let Some(reason) = &step.invalid {
+        put("INVALID", reason.clone());
+    }
+    text
+}
+
+fn outcomes(step: &StepReport) -> String {
+    let outcomes = &step.recording.outcomes;
+    let mut parts = vec![format!("{}", outcomes.all())];
+    let others = [
+        ("late", outcomes.late),
+        ("wrong", outcomes.wrong),
+        ("without an answer", outcomes.missing),
+        ("not sent", outcomes.skipped),
+    ];
+    parts.push(format!("{} ok", outcomes.ok));
+    for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {
+        parts.push(format!("{count} {name}"));
+    }
+    for (code, count) in &outcomes.failed {
+        parts.push(format!("{count} {code}"));
+    }
+    parts.join(", ")
+}
+
+/// Nanoseconds in the unit that suits them.
+pub(super) fn time(nanoseconds: u64) -> String {
+    let seconds = Duration::from_nanos(nanoseconds).as_secs_f64();
+    match seconds {
+        0.0 => "-".to_owned(),
+        seconds if seconds < 1e-3 => format!("{:.0} us", seconds * 1e6),
+        seconds if seconds < 1.0 => format!("{:.2} ms", seconds * 1e3),
+        seconds => format!("{seconds:.2} s"),
+    }
+}

@@ -1,0 +1,105 @@
+//! Runs a scenario against its server, step by step.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::arrivals::Arrivals;
+use crate::driver::Plan;
+use crate::fill::fill;
+use crate::recording::Progress;
+use crate::report::{Environment, Report, StepReport, lagged};
+use crate::requests::Mix;
+use crate::scenario::{Scenario, Step};
+use crate::server::Running;
+use crate::target::Target;
+
+/// A scenario that is ready to be run: its server is there and its requests are made.
+#[derive(Debug)]
+pub struct Session {
+    scenario: Scenario,
+    server: String,
+    target: Target,
+    mix: Mix,
+    /// Killed when the session is dropped, if it was started for it.
+    _running: Running,
+}
+
+impl Session {
+    /// Finds or starts the server and makes the requests ready.
+    pub async fn open(scenario: Scenario) -> anyhow::Result<Self> {
+        let running = Running::find(&scenario.server).await?;
+        let target = Target::connect(&running.address, scenario.connections).await?;
+        let about = target.about().await?;
+        let mix = Mix::new(fill(&scenario, &target).await?);
+        Ok(Self {
+            server: format!("{} ({about})", running.address),
+            scenario,
+            target,
+            mix,
+            _running: running,
+        })
+    }
+
+    /// What is run.
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// Runs every step; `watch` makes what is told how each one goes.
+    pub async fn run<W: FnMut(Progress) + Send + 'static>(
+        &self,
+        name: &str,
+        mut watch: impl FnMut(&Step) -> W,
+    ) -> anyhow::Result<Report> {
+        let mut steps = Vec::new();
+        for step in &self.scenario.steps {
+            steps.push(self.step(step, watch(step)).await?);
+        }
+        Ok(Report {
+            environment: self.environment(name),
+            steps,
+        })
+    }
+
+    /// Where and when a run of this session is made.
+    pub fn environment(&self, scenario: &str) -> Environment {
+        Environment::here(scenario, self.scenario.seed, self.server.clone())
+    }
+
+    /// Runs one step.
+    pub async fn step(
+        &self,
+        step: &Step,
+        watch: impl FnMut(Progress) + Send + 'static,
+    ) -> anyhow::Result<StepReport> {
+        let plan = Plan {
+            arrivals: step.arrivals.clone(),
+            seed: self.scenario.seed,
+            warm_up: step.warm_up,
+            duration: step.duration,
+            timeout: self.scenario.timeout,
+            max_outstanding: self.scenario.max_outstanding,
+        };
+        let run = plan.run_watched(&self.target, &self.mix, watch).await;
+        let recording = run.with_context(|| format!("step {}", step.name))?;
+        Ok(StepReport {
+            name: step.name.clone(),
+            offered_rate: offered(&step.arrivals, step.warm_up, step.duration),
+            findings: step.slo.judge(&recording),
+            invalid: lagged(&recording, self.scenario.max_lag),
+            recording,
+        })
+    }
+}
+
+/// Requests a second in the time that counts.
+fn offered(arrivals: &Arrivals, warm_up: Duration, duration: Duration) -> Option<f64> {
+    let Arrivals::Open(schedule) = arrivals else {
+        return None;
+    };
+    let end = warm_up + duration;
+    let before = schedule.mean_rate(warm_up) * warm_up.as_secs_f64();
+    let all = schedule.mean_rate(end) * end.as_secs_f64();
+    Some((all - before) / duration.as_secs_f64().max(f64::MIN_POSITIVE))
+}

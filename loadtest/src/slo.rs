@@ -1,0 +1,99 @@
+//! What a step has to show, and whether it does.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::recording::Recording;
+
+/// What a step has to show. What is not said is not asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slo {
+    /// A share of all requests, 0 to 1, and the latency that so many must not exceed. A request
+    /// without a good answer exceeds every latency.
+    pub latency: Option<(f64, Duration)>,
+    /// The largest share of requests, 0 to 1, that may end otherwise than well.
+    pub max_error_share: Option<f64>,
+    /// The least good answers a second.
+    pub min_goodput: Option<f64>,
+    /// The most answers that came after their requests' deadlines.
+    pub max_late: Option<u64>,
+    /// The most answers that are not what they should be; none is allowed where it is not said.
+    pub max_wrong: u64,
+}
+
+/// One thing that was asked and how it turned out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// In words: what was asked and what was seen.
+    pub text: String,
+    /// Whether it holds.
+    pub met: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.met { "met" } else { "MISSED" };
+        write!(formatter, "{mark}: {}", self.text)
+    }
+}
+
+impl Slo {
+    /// How each thing that was asked turned out.
+    pub fn judge(&self, recording: &Recording) -> Vec<Finding> {
+        let outcomes = &recording.outcomes;
+        let mut findings = vec![Finding {
+            text: format!(
+                "{} wrong answers, {} allowed",
+                outcomes.wrong, self.max_wrong
+            ),
+            met: outcomes.wrong <= self.max_wrong,
+        }];
+        if let Some((share, bound)) = self.latency {
+            findings.push(latency(recording, share, bound));
+        }
+        if let Some(most) = self.max_error_share {
+            let share = 1.0 - outcomes.ok_share();
+            findings.push(Finding {
+                text: format!(
+                    "{:.3} % of requests failed, {:.3} % allowed",
+                    share * 1e2,
+                    most * 1e2
+                ),
+                met: share <= most,
+            });
+        }
+        if let Some(least) = self.min_goodput {
+            let goodput = recording.goodput();
+            findings.push(Finding {
+                text: format!("{goodput:.1} good answers a second, {least:.1} asked"),
+                met: goodput >= least,
+            });
+        }
+        if let Some(most) = self.max_late {
+            findings.push(Finding {
+                text: format!(
+                    "{} answers after their deadline, {most} allowed",
+                    outcomes.late
+                ),
+                met: outcomes.late <= most,
+            });
+        }
+        findings
+    }
+}
+
+fn latency(recording: &Recording, share: f64, bound: Duration) -> Finding {
+    let seen = recording.quantile_of_all(share);
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    let percent = share * 1e2;
+    let seen_text = seen.map_or("no bound at all".to_owned(), |seen| {
+        format!("{:.2} ms", milliseconds(seen))
+    });
+    Finding {
+        text: format!(
+            "{percent} % of requests within {seen_text}, {:.2} ms asked",
+            milliseconds(bound)
+        ),
+        met: seen.is_some_and(|seen| seen <= bound),
+    }
+}
