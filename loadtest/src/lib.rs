@@ -8,6 +8,8 @@
 
 pub mod arrivals;
 mod clock;
+pub mod compare;
+pub mod confidence;
 mod driver;
 mod dtype;
 mod expected;
@@ -19,6 +21,7 @@ pub mod report;
 pub mod requests;
 pub mod run;
 pub mod scenario;
+pub mod search;
 mod server;
 pub mod slo;
 mod target;

@@ -37,6 +37,8 @@ pub struct Batcher {
     pub(super) target: f64,
     pub(super) targeted: Moment,
     pub(super) grouping: Grouping,
+    /// What the way of an answer takes beyond the policy's margin.
+    delivery: Duration,
 }
 
 impl Batcher {
@@ -54,7 +56,19 @@ impl Batcher {
             target: 1.0,
             targeted: Moment::ORIGIN,
             grouping: Grouping::default(),
+            delivery: Duration::ZERO,
         }
+    }
+
+    /// Between the end of a batch and the moment at which its answers are of use, so much passes
+    /// beside the policy's margin.
+    pub fn set_delivery(&mut self, delivery: Duration) {
+        self.delivery = delivery;
+    }
+
+    /// Kept between the end of a batch and a deadline.
+    pub(super) fn margin(&self) -> Duration {
+        self.policy.margin + self.delivery
     }
 
     /// What it may do.

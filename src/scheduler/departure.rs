@@ -44,7 +44,7 @@ impl Batcher {
         }
         let work = self.policy.work(item.rows, item.length);
         let expected = duration(self.fleet.fastest(now, item.class, work)?);
-        (expected + self.policy.margin > left).then_some(expected)
+        (expected + self.margin() > left).then_some(expected)
     }
 
     pub(super) fn departure(&self, now: Moment, group: usize) -> Departure {
@@ -88,7 +88,7 @@ impl Batcher {
             return now;
         }
         let one_more = duration(time.surely(work + self.fleet.length()));
-        let latest = deadline.before(one_more + self.policy.margin);
+        let latest = deadline.before(one_more + self.margin());
         latest.max(now)
     }
 
@@ -160,7 +160,7 @@ impl Batcher {
     /// The most work in a batch that is to be in time for a deadline.
     fn within(&self, deadline: Option<Moment>, now: Moment, time: &ServiceTime) -> f64 {
         deadline.map_or(f64::INFINITY, |deadline| {
-            let left = deadline.since(now).saturating_sub(self.policy.margin);
+            let left = deadline.since(now).saturating_sub(self.margin());
             time.most_rows(nanoseconds(left))
         })
     }

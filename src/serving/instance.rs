@@ -9,7 +9,7 @@ use super::placing::Berth;
 use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
-use super::ticket::{Job, Timing};
+use super::ticket::{Job, Outputs, Timing};
 use crate::backend::{Executor, LoadError, RunError};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::DeviceId;
@@ -244,8 +244,11 @@ impl Instance {
             let queue = start - job.arrived;
             (end - job.arrived, Timing { queue, ..timing })
         }));
-        for (job, outputs) in jobs.drain(..).zip(answers) {
-            job.ticket.answer(Ok(outputs));
+        for (job, tensors) in jobs.drain(..).zip(answers) {
+            job.ticket.answer(Ok(Outputs {
+                tensors,
+                ended: end,
+            }));
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 pub(super) use self::core::Next;
 use self::core::{Core, Decision};
 use super::changes::Changes;
+use super::delivery::Delivery;
 use super::instance::{Broken, Instance};
 use super::ticket::{Answer, Job, Ticket};
 use super::turns::AHEAD;
@@ -45,6 +46,7 @@ pub struct Lane {
     closing: Condvar,
     /// Told when executors come and go.
     changes: Changes,
+    delivery: Arc<Delivery>,
 }
 
 impl std::fmt::Debug for Lane {
@@ -62,12 +64,14 @@ impl Lane {
         clock: Arc<dyn Clock>,
         changes: Changes,
     ) -> Arc<Self> {
+        let delivery: Arc<Delivery> = Arc::default();
         let lane = Arc::new(Self {
             clock,
-            core: Mutex::new(Core::new(policy, instances)),
+            core: Mutex::new(Core::new(policy, instances, Arc::clone(&delivery))),
             work: Condvar::new(),
             closing: Condvar::new(),
             changes,
+            delivery,
         });
         for instance in &lane.lock().idle {
             instance.berth.turn.wakes(&lane);
@@ -377,7 +381,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Waits for the answer. If batches are quick, runs one itself rather than wake a thread to do
     /// it, once every other request that has been received is queued too.
-    pub(super) async fn answer(&mut self, alone: bool) -> Answer {
+    pub(super) async fn answer(&mut self, alone: bool) -> Result<Vec<Tensor>, Status> {
         if std::mem::take(&mut self.quick) {
             if !alone {
                 tokio::task::yield_now().await;
@@ -388,7 +392,12 @@ impl Seat {
         }
         let answer = (&mut self.receiver).await;
         self.answered = true;
-        answer.unwrap_or_else(|_| Err(Status::internal("the executor gave no answer")))
+        let answer =
+            answer.unwrap_or_else(|_| Err(Status::internal("the executor gave no answer")));
+        let outputs = answer?;
+        let now = self.lane.clock.now();
+        self.lane.delivery.saw(now, now - outputs.ended);
+        Ok(outputs.tensors)
     }
 }
 

@@ -5,6 +5,7 @@
 mod budget;
 mod catalog;
 mod changes;
+mod delivery;
 mod engine;
 mod executor;
 mod inputs;

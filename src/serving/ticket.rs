@@ -22,8 +22,17 @@ pub struct Timing {
     pub slice: Duration,
 }
 
-/// What a ticket is answered with: the outputs in the signature's order.
-pub(super) type Answer = Result<Vec<Tensor>, Status>;
+/// What a ticket is answered with.
+pub(super) type Answer = Result<Outputs, Status>;
+
+/// What a model gave for one request.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    /// In the signature's order.
+    pub(super) tensors: Vec<Tensor>,
+    /// When its batch ended.
+    pub(super) ended: Moment,
+}
 
 /// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
 /// the one who waits that no answer will come.

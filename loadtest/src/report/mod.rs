@@ -1,12 +1,15 @@
 //! What a scenario showed, for people and for programs.
 
+mod chart;
 mod environment;
+mod html;
 mod json;
 pub mod terminal;
 
 use std::time::Duration;
 
 pub use environment::Environment;
+pub use html::write_html;
 pub use json::{read_report, write_report};
 
 use crate::recording::Recording;

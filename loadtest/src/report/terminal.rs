@@ -108,7 +108,7 @@ fn step_summary(step: &StepReport) -> String {
     text
 }
 
-fn outcomes(step: &StepReport) -> String {
+pub(super) fn outcomes(step: &StepReport) -> String {
     let outcomes = &step.recording.outcomes;
     let mut parts = vec![format!("{}", outcomes.all())];
     let others = [

@@ -1,5 +1,8 @@
 //! What a lane's lock holds: the scheduler, the waiting jobs, and the instances that nobody runs.
 
+use std::sync::Arc;
+
+use super::super::delivery::Delivery;
 use super::super::instance::{Broken, Instance};
 use super::super::ticket::{Job, late};
 use crate::clock::Moment;
@@ -50,11 +53,17 @@ pub(super) struct Core {
     pub(super) closed: bool,
     /// How many requests were queued again that have to travel alone.
     pub(super) suspects: u64,
+    /// What answers take beside their batch.
+    delivery: Arc<Delivery>,
 }
 
 impl Core {
     #[allow(clippy::vec_box)]
-    pub(super) fn new(policy: Policy, instances: Vec<Box<Instance>>) -> Self {
+    pub(super) fn new(
+        policy: Policy,
+        instances: Vec<Box<Instance>>,
+        delivery: Arc<Delivery>,
+    ) -> Self {
         let mut alive = Vec::new();
         for instance in &instances {
             if alive.len() <= instance.berth.group {
@@ -76,6 +85,7 @@ impl Core {
             down: String::new(),
             closed: false,
             suspects: 0,
+            delivery,
         }
     }
 
@@ -109,6 +119,7 @@ impl Core {
 
     /// Has the next batch leave with `instance`, if one may leave now. Answers whoever is too late.
     pub(super) fn depart(&mut self, instance: &mut Instance, now: Moment) -> Step {
+        self.batcher.set_delivery(self.delivery.expected(now));
         let Instance { batch, jobs, .. } = instance;
         let step = self.batcher.poll(now, instance.berth.group, batch);
         for Late { id, expected } in &batch.late {

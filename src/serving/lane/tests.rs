@@ -18,6 +18,7 @@ use crate::scheduler::ShapeClass;
 use crate::serving::budget::Budget;
 use crate::serving::placing::Placer;
 use crate::serving::stacking::Stacking;
+use crate::serving::ticket::Outputs;
 use crate::status::Code;
 use crate::tensor::{Dtype, Shape};
 
@@ -350,13 +351,13 @@ impl World {
         seat.answered = true;
         let poisonous = request.numbers.contains(&POISON);
         match answer {
-            Ok(outputs) => {
+            Ok(Outputs { tensors, .. }) => {
                 let numbers: Vec<u8> = request
                     .numbers
                     .iter()
                     .flat_map(|one| one.to_le_bytes())
                     .collect();
-                assert_eq!(outputs[0].data, numbers);
+                assert_eq!(tensors[0].data, numbers);
                 assert!(!poisonous, "poison has an answer");
             }
             Err(status) => match status.code {

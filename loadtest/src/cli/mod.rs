@@ -1,0 +1,104 @@
+//! The commands, one file each.
+
+mod compare;
+mod report;
+mod run;
+mod search;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use jitney_load::report::{Report, Verdict, terminal, write_html, write_report};
+use jitney_load::scenario::{Scenario, Server, Step, read_scenario};
+use jitney_load::{Progress, Session};
+
+/// Drives a KServe V2 server over gRPC and tells what its users would see.
+///
+/// Exit codes: 0 what was asked holds, 1 it does not, 2 the run is invalid because the generator
+/// could not keep up, 3 it could not be run.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Search(search::Search),
+    Compare(compare::Compare),
+    Report(report::Merge),
+}
+
+/// Where reports are written.
+#[derive(Debug, Args)]
+struct Written {
+    /// Write the report there, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report there, as a page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> anyhow::Result<Verdict> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Run(run) => run.run().await,
+                Command::Search(search) => search.run().await,
+                Command::Compare(compare) => compare.run().await,
+                Command::Report(merge) => merge.run(),
+            }
+        })
+    }
+}
+
+impl Written {
+    /// Writes the report where it is wanted and shows it at the terminal.
+    fn show(&self, report: &Report) -> anyhow::Result<Verdict> {
+        let written = [
+            (&self.json, write_report(report)),
+            (&self.html, write_html(report)),
+        ];
+        for (file, text) in written {
+            if let Some(file) = file {
+                let done = fs::write(file, text);
+                done.with_context(|| format!("cannot write {}", file.display()))?;
+            }
+        }
+        print!("{}", terminal::summary(report));
+        Ok(report.verdict())
+    }
+}
+
+fn read(file: &Path, address: Option<&str>) -> anyhow::Result<Scenario> {
+    let text = fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let mut scenario = read_scenario(file, &text)?;
+    if let Some(address) = address {
+        scenario.server = Server::At(address.to_owned());
+    }
+    Ok(scenario)
+}
+
+/// Tells at the terminal how a step goes.
+fn watch(step: &Step) -> impl FnMut(Progress) + Send + use<> {
+    terminal::progress(&step.name, step.warm_up + step.duration)
+}
+
+/// The one step of a scenario that is run again and again.
+fn only_step(session: &Session) -> anyhow::Result<&Step> {
+    match &session.scenario().steps[..] {
+        [step] => Ok(step),
+        steps => anyhow::bail!(
+            "the scenario has {} steps where one is run again and again",
+            steps.len()
+        ),
+    }
+}
