@@ -51,6 +51,11 @@ test: setup venv minilm ## Run every test: the server's and the clients'
 bench: setup minilm ## Run the benchmarks
 	cargo bench --locked
 
+.PHONY: load
+load: setup ## Drive the sample models for two minutes, and report
+	cargo build --release --locked -p jitney -p jitney-load
+	$(TARGET)/release/jitney-load run loadtest/scenarios/samples.toml --json $(TARGET)/load.json --html $(TARGET)/load.html
+
 .PHONY: sim
 sim: tools ## Simulate the scheduler beside other rules and the bounds
 	cargo run --release --locked -p jitney-simulation -- docs/scheduling

@@ -26,8 +26,13 @@ pub struct Request {
 impl Request {
     /// A request that waits for its answer as long as it takes.
     pub fn new(message: &ModelInferRequest) -> Self {
+        Self::raw(message.encode_to_vec())
+    }
+
+    /// Bytes that may be no request at all.
+    pub(crate) fn raw(encoded: Vec<u8>) -> Self {
         Self {
-            encoded: message.encode_to_vec().into(),
+            encoded: encoded.into(),
             deadline: None,
             expected: None,
             weight: 1.0,
@@ -90,6 +95,10 @@ impl Mix {
             requests: requests.into(),
             sums: (!equal).then(|| sums.into()),
         }
+    }
+
+    pub(crate) fn first(&self) -> Option<&Request> {
+        self.requests.first()
     }
 
     /// The `number`-th that is sent; none if there is none at all.

@@ -6,7 +6,9 @@ use anyhow::Context;
 
 use crate::arrivals::Arrivals;
 use crate::driver::Plan;
+use crate::faults::Faults;
 use crate::fill::fill;
+use crate::process::Watch;
 use crate::recording::Progress;
 use crate::report::{Environment, Report, StepReport, lagged};
 use crate::requests::Mix;
@@ -22,7 +24,7 @@ pub struct Session {
     target: Target,
     mix: Mix,
     /// Killed when the session is dropped, if it was started for it.
-    _running: Running,
+    running: Running,
 }
 
 impl Session {
@@ -37,7 +39,7 @@ impl Session {
             scenario,
             target,
             mix,
-            _running: running,
+            running,
         })
     }
 
@@ -81,12 +83,18 @@ impl Session {
             timeout: self.scenario.timeout,
             max_outstanding: self.scenario.max_outstanding,
         };
+        let any = self.mix.first().context("there is no request to send")?;
+        let faults = Faults::commit(&step.faults, &self.running.address, any);
+        let usage = Watch::of(self.running.id(), step.warm_up);
         let run = plan.run_watched(&self.target, &self.mix, watch).await;
         let recording = run.with_context(|| format!("step {}", step.name))?;
+        let usage = usage.seen(step.duration).await;
+        drop(faults);
         Ok(StepReport {
             name: step.name.clone(),
             offered_rate: offered(&step.arrivals, step.warm_up, step.duration),
-            findings: step.slo.judge(&recording),
+            findings: step.slo.judge(&recording, &usage),
+            usage,
             invalid: lagged(&recording, self.scenario.max_lag),
             recording,
         })

@@ -17,16 +17,21 @@ const START: Duration = Duration::from_secs(600);
 pub(crate) struct Running {
     pub(crate) address: String,
     /// Killed when dropped.
-    _child: Option<Child>,
+    child: Option<Child>,
 }
 
 impl Running {
+    /// The process that was started, if one was and it still runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.as_ref()?.id()
+    }
+
     /// Finds the server, or starts it and waits until it is ready.
     pub(crate) async fn find(server: &Server) -> anyhow::Result<Self> {
         match server {
             Server::At(address) => Ok(Self {
                 address: address.clone(),
-                _child: None,
+                child: None,
             }),
             Server::Start(command) => tokio::time::timeout(START, start(command))
                 .await
@@ -56,7 +61,7 @@ async fn start(command: &[String]) -> anyhow::Result<Running> {
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return Ok(Running {
                 address,
-                _child: Some(child),
+                child: Some(child),
             });
         }
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::growth::Trend;
+use crate::process::Usage;
 use crate::recording::Recording;
 
 /// What a step has to show. What is not said is not asked.
@@ -19,6 +21,72 @@ pub struct Slo {
     pub max_late: Option<u64>,
     /// The most answers that are not what they should be; none is allowed where it is not said.
     pub max_wrong: u64,
+    /// What may grow while the step lasts.
+    pub max_growth: Growth,
+}
+
+/// The largest growth in an hour, as a share of the mean, of what a server takes that was started for
+/// the run, and of latency. A line is laid through the values of each second, and it counts what it
+/// grows with 99 % confidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Growth {
+    /// Resident memory.
+    pub memory: Option<f64>,
+    /// Open file descriptors.
+    pub descriptors: Option<f64>,
+    /// Threads.
+    pub threads: Option<f64>,
+    /// The median of each second's latencies.
+    pub latency: Option<f64>,
+}
+
+impl Growth {
+    fn judge(&self, recording: &Recording, usage: &[(f64, Usage)]) -> Vec<Finding> {
+        let used = |what: fn(&Usage) -> u64| -> Vec<(f64, f64)> {
+            let values = usage.iter();
+            values
+                .map(|(second, usage)| (*second, what(usage) as f64))
+                .collect()
+        };
+        let seconds = (0..).zip(&recording.seconds);
+        let latency = seconds.filter(|(_, second)| !second.latency.is_empty());
+        let latency: Vec<(f64, f64)> = latency
+            .map(|(at, second)| (f64::from(at), second.latency.value_at_quantile(0.5) as f64))
+            .collect();
+        let asked = [
+            ("memory", self.memory, used(|usage| usage.resident_bytes)),
+            (
+                "file descriptors",
+                self.descriptors,
+                used(|usage| usage.descriptors),
+            ),
+            ("threads", self.threads, used(|usage| usage.threads)),
+            ("median latency", self.latency, latency),
+        ];
+        let asked = asked.into_iter();
+        asked
+            .filter_map(|(name, most, values)| Some(growth(name, most?, &values)))
+            .collect()
+    }
+}
+
+fn growth(name: &str, most: f64, values: &[(f64, f64)]) -> Finding {
+    let Some(trend) = Trend::through(values) else {
+        return Finding {
+            text: format!("{name}: {} values are too few for a trend", values.len()),
+            met: false,
+        };
+    };
+    let an_hour = |slope: f64| slope * 3_600.0 / trend.mean.abs().max(f64::MIN_POSITIVE) * 1e2;
+    Finding {
+        text: format!(
+            "{name} grows by {:.1} % of its mean an hour, 99 % sure to {:.1}; {:.1} % allowed",
+            an_hour(trend.slope),
+            an_hour(trend.margin),
+            most * 1e2
+        ),
+        met: trend.sure_growth_an_hour() <= most,
+    }
 }
 
 /// One thing that was asked and how it turned out.
@@ -39,7 +107,7 @@ impl fmt::Display for Finding {
 
 impl Slo {
     /// How each thing that was asked turned out.
-    pub fn judge(&self, recording: &Recording) -> Vec<Finding> {
+    pub fn judge(&self, recording: &Recording, usage: &[(f64, Usage)]) -> Vec<Finding> {
         let outcomes = &recording.outcomes;
         let mut findings = vec![Finding {
             text: format!(
@@ -78,6 +146,7 @@ impl Slo {
                 met: outcomes.late <= most,
             });
         }
+        findings.extend(self.max_growth.judge(recording, usage));
         findings
     }
 }

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 use crate::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use crate::proto::{
     ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-    ServerMetadataRequest,
+    RepositoryModelLoadRequest, ServerMetadataRequest,
 };
 use crate::requests::Request;
 
@@ -65,6 +65,17 @@ impl Target {
         let answer = self.any()?.model_metadata(request).await;
         let answer = answer.with_context(|| format!("the metadata of {model}"))?;
         Ok(answer.into_inner())
+    }
+
+    /// Has the server load a model, anew if it has it.
+    pub(crate) async fn load(&self, model: &str) -> anyhow::Result<()> {
+        let request = RepositoryModelLoadRequest {
+            model_name: model.to_owned(),
+            ..RepositoryModelLoadRequest::default()
+        };
+        let answer = self.any()?.repository_model_load(request).await;
+        answer.with_context(|| format!("loading {model}"))?;
+        Ok(())
     }
 
     /// One request by itself.

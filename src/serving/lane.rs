@@ -127,7 +127,9 @@ impl Lane {
         core.seat(id, job);
         let quick = leaves <= now && core.idle.last().is_some_and(|instance| instance.is_quick());
         // If it is to wait for company, whoever waits for an earlier alarm sees to it.
-        let due = !core.held && (leaves <= now || core.alarm.is_none_or(|alarm| leaves < alarm));
+        let due = leaves <= now || core.alarm.is_none_or(|alarm| leaves < alarm);
+        // Where others are held, so is this one; but the first to come may find another device.
+        let due = due && (!core.held || core.batcher.len() == 1);
         let wake = !quick && due && core.claim_thread();
         drop(core);
         if wake {

@@ -15,6 +15,7 @@ mod alignment;
 mod batch;
 mod deadline;
 mod fault;
+mod load;
 mod memory;
 mod mutation;
 mod node;

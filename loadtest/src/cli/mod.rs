@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use jitney_load::report::{Report, Verdict, terminal, write_html, write_report};
+use jitney_load::report::{Report, Verdict, terminal, write_hgrm, write_html, write_report};
 use jitney_load::scenario::{Scenario, Server, Step, read_scenario};
 use jitney_load::{Progress, Session};
 
@@ -42,6 +42,9 @@ struct Written {
     /// Write the report there, as a page that needs nothing else.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write each step's latencies there, as NAME.hgrm for the tools of HdrHistogram.
+    #[arg(long, value_name = "FOLDER")]
+    hgrm: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -72,9 +75,28 @@ impl Written {
                 done.with_context(|| format!("cannot write {}", file.display()))?;
             }
         }
+        if let Some(folder) = &self.hgrm {
+            write_histograms(report, folder)?;
+        }
         print!("{}", terminal::summary(report));
         Ok(report.verdict())
     }
+}
+
+fn write_histograms(report: &Report, folder: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot write into {}", folder.display());
+    fs::create_dir_all(folder).with_context(failed)?;
+    for (number, step) in (1..).zip(&report.steps) {
+        // A step may be called anything.
+        let plain = |letter: char| match letter.is_alphanumeric() {
+            true => letter,
+            false => '_',
+        };
+        let name: String = step.name.chars().map(plain).collect();
+        let file = folder.join(format!("{number}_{name}.hgrm"));
+        fs::write(file, write_hgrm(&step.recording.latency)).with_context(failed)?;
+    }
+    Ok(())
 }
 
 fn read(file: &Path, address: Option<&str>) -> anyhow::Result<Scenario> {

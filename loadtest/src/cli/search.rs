@@ -122,7 +122,7 @@ async fn probe(session: &Session, step: &Step) -> anyhow::Result<(StepReport, bo
     let Some(mut tried) = whole else {
         bail!("nothing was run");
     };
-    tried.findings = step.slo.judge(&tried.recording);
+    tried.findings = step.slo.judge(&tried.recording, &tried.usage);
     let others = tried.findings.iter().all(|finding| finding.met);
     let holds = match known(&tried.recording, step) {
         Known::Below => others,

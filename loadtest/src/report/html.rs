@@ -112,10 +112,11 @@ fn put_step(page: &mut String, step: &StepReport) {
     }
     let _ = write!(
         page,
-        "</table><div class=\"charts\">{}{}{}</div>",
+        "</table><div class=\"charts\">{}{}{}{}</div>",
         over_time(step),
         throughput(step),
-        by_percentile(step)
+        by_percentile(step),
+        memory(step)
     );
 }
 
@@ -199,6 +200,26 @@ fn by_percentile(step: &StepReport) -> String {
             line("latency", &step.recording.latency),
             line("service time", &step.recording.service),
         ],
+    }
+    .svg()
+}
+
+/// What the server took, if that is known.
+fn memory(step: &StepReport) -> String {
+    if step.usage.is_empty() {
+        return String::new();
+    }
+    let points = step.usage.iter();
+    let points = points.map(|(second, usage)| (*second, usage.resident_bytes as f64 / 1048576.0));
+    Chart {
+        title: "The server's resident memory".to_owned(),
+        x: "seconds".to_owned(),
+        y: "MiB".to_owned(),
+        ticks: ticks(step.usage.len()),
+        lines: vec![Line {
+            name: "memory".to_owned(),
+            points: points.collect(),
+        }],
     }
     .svg()
 }

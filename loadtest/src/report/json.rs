@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::{Environment, Report, StepReport, Verdict};
+use super::{Environment, Report, StepReport, Usage, Verdict};
 use crate::outcome::{CODES, Outcomes, code_name};
 use crate::recording::{Recording, Second, histogram};
 use crate::slo::Finding;
@@ -59,6 +59,17 @@ fn step(step: &StepReport) -> Value {
         .map(|finding| json!({ "text": finding.text, "met": finding.met }))
         .collect();
     let seconds: Vec<Value> = recording.seconds.iter().map(second).collect();
+    let usage = step.usage.iter();
+    let usage: Vec<Value> = usage
+        .map(|(second, usage)| {
+            json!({
+                "second": second,
+                "resident_bytes": usage.resident_bytes,
+                "descriptors": usage.descriptors,
+                "threads": usage.threads,
+            })
+        })
+        .collect();
     json!({
         "name": step.name,
         "invalid": step.invalid,
@@ -74,6 +85,7 @@ fn step(step: &StepReport) -> Value {
         "service_ns": distribution(&recording.service),
         "lag_ns": distribution(&recording.lag),
         "seconds": seconds,
+        "usage": usage,
     })
 }
 
@@ -159,6 +171,12 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
         offered_rate: value["offered_per_second"].as_f64(),
         findings: findings.collect(),
         invalid: value["invalid"].as_str().map(str::to_owned),
+        usage: value["usage"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(read_usage)
+            .collect(),
         recording: Recording {
             elapsed: Duration::try_from_secs_f64(elapsed)?,
             outcomes: read_outcomes(&value["outcomes"]),
@@ -170,6 +188,16 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
             seconds: seconds.collect::<anyhow::Result<_>>()?,
         },
     })
+}
+
+fn read_usage(value: &Value) -> (f64, Usage) {
+    let count = |key: &str| value[key].as_u64().unwrap_or_default();
+    let usage = Usage {
+        resident_bytes: count("resident_bytes"),
+        descriptors: count("descriptors"),
+        threads: count("threads"),
+    };
+    (value["second"].as_f64().unwrap_or_default(), usage)
 }
 
 fn read_outcomes(value: &Value) -> Outcomes {
@@ -230,6 +258,14 @@ mod tests {
                     met: true,
                 }],
                 invalid: None,
+                usage: vec![(
+                    0.5,
+                    Usage {
+                        resident_bytes: 1,
+                        descriptors: 2,
+                        threads: 3,
+                    },
+                )],
             }],
         }
     }
@@ -245,6 +281,7 @@ mod tests {
         assert_eq!(own.outcomes, other.outcomes);
         assert_eq!((own.answers, own.elapsed), (other.answers, other.elapsed));
         assert_eq!(own.seconds.len(), 9);
+        assert_eq!(read.steps[0].usage, report.steps[0].usage);
         assert_eq!(write_report(&read), write_report(&report));
     }
 

@@ -2,6 +2,7 @@
 
 mod chart;
 mod environment;
+mod hgrm;
 mod html;
 mod json;
 pub mod terminal;
@@ -9,9 +10,11 @@ pub mod terminal;
 use std::time::Duration;
 
 pub use environment::Environment;
+pub use hgrm::write_hgrm;
 pub use html::write_html;
 pub use json::{read_report, write_report};
 
+pub use crate::process::Usage;
 use crate::recording::Recording;
 use crate::slo::Finding;
 
@@ -33,6 +36,9 @@ pub struct StepReport {
     pub offered_rate: Option<f64>,
     /// What was measured.
     pub recording: Recording,
+    /// What the server took each second, if it was started for the run: seconds since the start of
+    /// the step, its warm-up left out.
+    pub usage: Vec<(f64, Usage)>,
     /// What was asked, and how it turned out.
     pub findings: Vec<Finding>,
     /// Why the step's figures mean nothing, if so.

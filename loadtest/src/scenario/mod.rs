@@ -8,6 +8,7 @@ use std::time::Duration;
 pub use read::read_scenario;
 
 use crate::arrivals::Arrivals;
+use crate::faults::Fault;
 use crate::slo::Slo;
 
 /// A scenario, with every setting decided.
@@ -100,6 +101,8 @@ pub struct Step {
     pub warm_up: Duration,
     /// What counts after that.
     pub duration: Duration,
+    /// What goes wrong meanwhile.
+    pub faults: Vec<Fault>,
     /// What must hold.
     pub slo: Slo,
 }

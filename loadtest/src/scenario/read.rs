@@ -8,7 +8,8 @@ use jitney_settings::{Report, Table, Written, read_document, rule::Rule};
 
 use super::{RequestSpec, Scenario, Server, Sizes, Step};
 use crate::arrivals::{Arrivals, Process, Profile, Schedule, Step as RateStep};
-use crate::slo::Slo;
+use crate::faults::{Fault, Kind as Wrong};
+use crate::slo::{Growth, Slo};
 
 /// Requests a second, or in flight.
 const RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000_000.0;
@@ -29,7 +30,7 @@ fn scenario(file: &Path, table: &mut Table<'_, '_>) -> Scenario {
     let requests = table.sections("requests", |table| request(&folder, table));
     let why = "say what is sent, such as [[requests]] with model = \"digits\"";
     let requests = table.required("requests", requests, why);
-    let steps = table.sections("steps", step);
+    let steps = table.sections("steps", |table| step(&folder, table));
     let why = "say what happens, such as [[steps]] with arrivals = \"poisson\" and rate = 100";
     let steps = table.required("steps", steps, why);
     let timeout = table.value("timeout_ms", milliseconds(1.0..=A_DAY * 1e3));
@@ -141,7 +142,7 @@ fn values(table: &mut Table<'_, '_>) -> Vec<(String, (f64, f64))> {
     values
 }
 
-fn step(table: &mut Table<'_, '_>) -> Step {
+fn step(folder: &Path, table: &mut Table<'_, '_>) -> Step {
     let duration = table.value("duration_s", seconds(0.1..=30.0 * A_DAY));
     let duration = table.required("duration_s", duration, "the seconds that count");
     let warm_up = table.value("warm_up_s", seconds(0.0..=A_DAY));
@@ -152,7 +153,64 @@ fn step(table: &mut Table<'_, '_>) -> Step {
         arrivals: arrivals(table),
         warm_up: warm_up.unwrap_or(Duration::from_secs(2)),
         duration: duration.unwrap_or_default(),
+        faults: table
+            .sections("faults", |table| fault(folder, table))
+            .unwrap_or_default(),
         slo: table.section("slo", slo).unwrap_or_default(),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum FaultName {
+    Cancel,
+    Vanish,
+    Churn,
+    HalfOpen,
+    Malformed,
+    Huge,
+    Reload,
+    File,
+}
+
+const FAULTS: OneOf<'_, FaultName> = OneOf(&[
+    ("cancel", FaultName::Cancel),
+    ("vanish", FaultName::Vanish),
+    ("churn", FaultName::Churn),
+    ("half_open", FaultName::HalfOpen),
+    ("malformed", FaultName::Malformed),
+    ("huge", FaultName::Huge),
+    ("reload", FaultName::Reload),
+    ("file", FaultName::File),
+]);
+
+fn fault(folder: &Path, table: &mut Table<'_, '_>) -> Fault {
+    let kind = table.value("kind", FAULTS);
+    let kind = table.required("kind", kind, &format!("allowed: {}", FAULTS.allowed()));
+    let every = table.value("every_ms", milliseconds(1.0..=A_DAY * 1e3));
+    let every = table.required("every_ms", every, "from one time to the next");
+    let kind = match kind {
+        None | Some(FaultName::Cancel) => Wrong::Cancel,
+        Some(FaultName::Vanish) => Wrong::Vanish,
+        Some(FaultName::Churn) => Wrong::Churn,
+        Some(FaultName::HalfOpen) => Wrong::HalfOpen,
+        Some(FaultName::Malformed) => Wrong::Malformed,
+        Some(FaultName::Huge) => Wrong::Huge,
+        Some(FaultName::Reload) => {
+            let model = table.value("model", Text);
+            let model = table.required("model", model, "the model that is loaded anew");
+            Wrong::Reload(model.unwrap_or_default())
+        }
+        Some(FaultName::File) => {
+            let path = table.value("path", Text).map(|path| folder.join(path));
+            let path = table.required("path", path, "the file that appears");
+            let lasts = table.value("lasts_ms", milliseconds(1.0..=A_DAY * 1e3));
+            let lasts = table.required("lasts_ms", lasts, "how long it is there");
+            Wrong::File(path.unwrap_or_default(), lasts.unwrap_or_default())
+        }
+    };
+    Fault {
+        kind,
+        every: every.unwrap_or(Duration::from_secs(1)),
     }
 }
 
@@ -271,8 +329,20 @@ fn slo(table: &mut Table<'_, '_>) -> Slo {
         latency: latency.map(|latency| (percentile.unwrap_or(0.99), latency)),
         max_error_share: table.value("max_error_share", Between(0.0..=1.0)),
         min_goodput: table.value("min_goodput", Between(RATES)),
+        max_growth: table.section("max_growth", growth).unwrap_or_default(),
         max_late: table.value("max_late", whole(0..=u64::MAX)),
         max_wrong: table.value("max_wrong", whole(0..=u64::MAX)).unwrap_or(0),
+    }
+}
+
+/// Shares an hour.
+fn growth(table: &mut Table<'_, '_>) -> Growth {
+    let mut share = |key| table.value(key, Between(0.0..=1e6));
+    Growth {
+        memory: share("memory"),
+        descriptors: share("descriptors"),
+        threads: share("threads"),
+        latency: share("latency"),
     }
 }
 
@@ -318,7 +388,8 @@ variation = 2
 diurnal = { low = 1, high = 9, period_s = 60 }
 warm_up_s = 1
 duration_s = 120
-slo = { percentile = 99.9, latency_ms = 50, max_error_share = 0.001, min_goodput = 4, max_late = 0 }
+slo = { percentile = 99.9, latency_ms = 50, max_error_share = 0.001, min_goodput = 4, max_late = 0, max_growth = { memory = 0.1 } }
+faults = [{ kind = "reload", model = "m", every_ms = 9 }, { kind = "file", path = "f", lasts_ms = 2, every_ms = 8 }]
 
 [[steps]]
 arrivals = "closed"
@@ -342,6 +413,13 @@ duration_s = 2
         };
         let (share, latency) = day.slo.latency.unwrap();
         assert!((share - 0.999).abs() < 1e-9 && latency == Duration::from_millis(50));
+        assert_eq!(day.slo.max_growth.memory, Some(0.1));
+        let [reload, file] = &day.faults[..] else {
+            panic!("two faults")
+        };
+        assert_eq!(reload.kind, Wrong::Reload("m".to_owned()));
+        let lasts = Duration::from_millis(2);
+        assert_eq!(file.kind, Wrong::File("s/f".into(), lasts));
         assert!(matches!(
             day.arrivals,
             Arrivals::Open(Schedule::Process(
