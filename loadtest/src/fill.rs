@@ -1,14 +1,12 @@
 //! Requests made up from what the server says of its models, or read from files.
 
-use std::fs;
-
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use fastrand::Rng;
-use prost::Message;
 
 use crate::dtype::{Values, random_elements};
 use crate::expected::{Expected, Tolerance};
+use crate::files;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::InferInputTensor;
 use crate::proto::model_metadata_response::TensorMetadata;
@@ -65,18 +63,15 @@ async fn messages(
     target: &Target,
     random: &mut Rng,
 ) -> anyhow::Result<Vec<ModelInferRequest>> {
-    if let Some(file) = &spec.file {
-        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let message = ModelInferRequest::decode(Bytes::from(bytes));
-        let message = message
-            .with_context(|| format!("{} is no encoded ModelInferRequest", file.display()))?;
-        return Ok(vec![ModelInferRequest {
-            model_name: spec.model.clone(),
-            model_version: spec.version.clone(),
-            ..message
-        }]);
-    }
     let metadata = target.metadata(&spec.model, &spec.version).await?;
+    if let Some(file) = &spec.file {
+        let mut requests = files::read(file, &metadata, spec.rows)?;
+        for request in &mut requests {
+            request.model_name.clone_from(&spec.model);
+            request.model_version.clone_from(&spec.version);
+        }
+        return Ok(requests);
+    }
     let made = (0..spec.variants).map(|_| make_up(spec, &metadata, random));
     made.collect()
 }

@@ -14,6 +14,7 @@ mod driver;
 mod dtype;
 mod expected;
 pub mod faults;
+mod files;
 mod fill;
 pub mod growth;
 pub mod outcome;

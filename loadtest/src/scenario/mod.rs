@@ -59,7 +59,7 @@ pub struct RequestSpec {
     pub rows: usize,
     /// Different requests that are made up.
     pub variants: usize,
-    /// What they are filled with, if not made up: a `.json`, `.npz` or text file.
+    /// What they are filled with, if not made up: a `.json`, `.npy` or text file.
     pub file: Option<PathBuf>,
     /// Sizes of dimensions that the model leaves open: by input, by `input.axis`, or `default`.
     pub dimensions: Vec<(String, Sizes)>,
