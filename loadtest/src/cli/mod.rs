@@ -65,6 +65,12 @@ impl Arguments {
 impl Written {
     /// Writes the report where it is wanted and shows it at the terminal.
     fn show(&self, report: &Report) -> anyhow::Result<Verdict> {
+        self.write(report)?;
+        print!("{}", terminal::summary(report));
+        Ok(report.verdict())
+    }
+
+    fn write(&self, report: &Report) -> anyhow::Result<()> {
         let written = [
             (&self.json, write_report(report)),
             (&self.html, write_html(report)),
@@ -78,8 +84,7 @@ impl Written {
         if let Some(folder) = &self.hgrm {
             write_histograms(report, folder)?;
         }
-        print!("{}", terminal::summary(report));
-        Ok(report.verdict())
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ impl Search {
             environment: session.environment(&self.scenario.display().to_string()),
             steps,
         };
-        self.written.show(&report)?;
+        self.written.write(&report)?;
         Ok(verdict(found, percentile))
     }
 }
