@@ -16,9 +16,9 @@ const ERROR: f64 = 0.05;
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// Answers a second.
+    /// Good answers a second.
     Rate,
-    /// Latency that half of the answers did not exceed.
+    /// Latency that half of all requests did not exceed.
     P50,
     /// Nine in ten.
     P90,
@@ -31,9 +31,13 @@ impl Metric {
     pub const ALL: [Self; 4] = [Self::Rate, Self::P50, Self::P90, Self::P99];
 
     fn of(self, recording: &Recording) -> f64 {
-        let quantile = |share| recording.quantile(share).as_secs_f64();
+        // A server that fails quickly is not fast.
+        let quantile = |share| {
+            let latency = recording.quantile_of_all(share);
+            latency.map_or(f64::NAN, |latency| latency.as_secs_f64())
+        };
         match self {
-            Self::Rate => recording.rate(),
+            Self::Rate => recording.goodput(),
             Self::P50 => quantile(0.5),
             Self::P90 => quantile(0.9),
             Self::P99 => quantile(0.99),
@@ -42,7 +46,7 @@ impl Metric {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Rate => "answers a second",
+            Self::Rate => "good answers a second",
             Self::P50 => "p50",
             Self::P90 => "p90",
             Self::P99 => "p99",
@@ -76,7 +80,8 @@ pub enum Call {
 }
 
 /// Compares turns of A with turns of B, the first with the first and so on; differences below
-/// `matters`, a share, are not called. None with fewer than five pairs.
+/// `matters`, a share, are not called. None with fewer than five pairs, or if so many requests failed
+/// that a percentile has no bound.
 pub fn compare(
     turns: &[(Recording, Recording)],
     matters: f64,
@@ -267,6 +272,36 @@ mod tests {
         let small = call(Metric::Rate, 1.01, (1.005, 1.015), 0.02);
         assert_eq!(small, Call::Same);
         assert_eq!(call(Metric::Rate, 0.9, (0.8, 0.95), 0.02), Call::Worse);
+    }
+
+    #[test]
+    fn a_server_that_fails_quickly_is_not_fast() {
+        use crate::outcome::Outcome;
+        use crate::recording::{Recorder, Sample};
+        use std::time::Duration;
+        let turn = |fails: bool| {
+            let mut recorder = Recorder::new(Duration::ZERO, Duration::from_secs(1));
+            for number in 0..1_000 {
+                let intended = Duration::from_millis(number);
+                let outcome = match fails && number % 10 == 0 {
+                    true => Outcome::Failed(tonic::Code::Unavailable),
+                    false => Outcome::Ok,
+                };
+                recorder.add(&Sample {
+                    intended,
+                    sent: intended,
+                    ended: intended + Duration::from_micros(100 + number),
+                    outcome,
+                });
+            }
+            recorder.finish()
+        };
+        let (sound, failing) = (turn(false), turn(true));
+        assert!(Metric::Rate.of(&failing) < 0.95 * Metric::Rate.of(&sound));
+        assert!(Metric::P50.of(&failing) > Metric::P50.of(&sound));
+        assert!(Metric::P99.of(&failing).is_nan());
+        let turns = vec![(sound, failing); 6];
+        assert!(compare(&turns, 0.02, 1).is_none());
     }
 
     #[test]

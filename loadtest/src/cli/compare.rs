@@ -57,7 +57,7 @@ impl Compare {
         }
         let seed = a.scenario().seed;
         let Some(comparisons) = compare(&turns, self.matters, seed) else {
-            bail!("the turns cannot be compared: a side gave no answers");
+            bail!("the turns cannot be compared: in one too many requests had no answer");
         };
         for comparison in &comparisons {
             println!("{comparison}");
