@@ -294,7 +294,7 @@ mod tests {
                     outcome,
                 });
             }
-            recorder.finish()
+            recorder.finish(&crate::blows::Blows::none())
         };
         let (sound, failing) = (turn(false), turn(true));
         assert!(Metric::Rate.of(&failing) < 0.95 * Metric::Rate.of(&sound));

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::dtype::fractions;
 use crate::proto::ModelInferResponse;
+use crate::proto::model_infer_response::InferOutputTensor;
 
 /// How far apart two fractions may be that count as the same.
 #[derive(Clone, Copy, Debug)]
@@ -28,26 +31,24 @@ impl Expected {
         }
     }
 
-    /// Whether the answer has the same outputs: fractions within the tolerance, all else alike.
+    /// Whether the answer has these outputs, in any order: fractions within the tolerance, all else
+    /// alike.
     pub(crate) fn is(&self, answer: &ModelInferResponse) -> bool {
-        let right = &self.answer;
-        let outputs = right.outputs.iter().zip(&answer.outputs);
-        right.outputs.len() == answer.outputs.len()
-            && right.raw_output_contents.len() == answer.raw_output_contents.len()
-            && outputs.clone().all(|(own, other)| {
-                own.name == other.name
-                    && own.datatype == other.datatype
-                    && own.shape == other.shape
-                    && own.contents == other.contents
-            })
-            && outputs
-                .zip(
-                    right
-                        .raw_output_contents
-                        .iter()
-                        .zip(&answer.raw_output_contents),
-                )
-                .all(|((output, _), (own, other))| self.same(&output.datatype, own, other))
+        let right = self.answer.outputs.iter().enumerate();
+        right.into_iter().all(|(place, right)| {
+            let named = |other: &InferOutputTensor| other.name == right.name;
+            let found = answer.outputs.iter().position(named);
+            let Some((at, found)) = found.and_then(|at| Some((at, answer.outputs.get(at)?))) else {
+                return false;
+            };
+            found.datatype == right.datatype
+                && found.shape == right.shape
+                && found.contents == right.contents
+                && match (raw(&self.answer, place), raw(answer, at)) {
+                    (Some(right), Some(raw)) => self.same(&found.datatype, right, raw),
+                    (right, raw) => right == raw,
+                }
+        })
     }
 
     fn same(&self, datatype: &str, right: &[u8], found: &[u8]) -> bool {
@@ -66,10 +67,13 @@ impl Expected {
     }
 }
 
+fn raw(answer: &ModelInferResponse, place: usize) -> Option<&Bytes> {
+    answer.raw_output_contents.get(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::model_infer_response::InferOutputTensor;
 
     fn answer(datatype: &str, raw: Vec<u8>) -> ModelInferResponse {
         ModelInferResponse {

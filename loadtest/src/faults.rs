@@ -1,10 +1,12 @@
-//! What goes wrong beside the load: clients that give up or vanish, connections that come and go or say
-//! nothing, messages that are none, models that are replaced, a device that is lost.
+//! What goes wrong beside the load: clients that give up, vanish or do not read, connections that come
+//! and go or say nothing, messages that are none, models that are replaced or gone for a while, a
+//! device that is lost, a server that is stopped.
 //!
 //! A fault is a value of a scenario's step. Each is committed by a task of its own as often as it says,
 //! until the step ends; the load goes on, and what the step asks is asked of that.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,8 +15,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
+use crate::blows::Blows;
 use crate::requests::Request;
-use crate::target::Target;
+use crate::server::{End, Running};
+use crate::target::{Endpoint, Target};
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +35,16 @@ pub enum Kind {
     Malformed,
     /// A call says that its message is 2 GiB long, and sends the first bytes.
     Huge,
+    /// A connection asks and never reads an answer, until the step ends.
+    SlowReader,
     /// This model is loaded anew.
     Reload(String),
+    /// This model is unloaded, and loaded after so long.
+    Unload(String, Duration),
+    /// The server that was started for the run is asked to stop (SIGTERM), and started again.
+    Terminate,
+    /// The server that was started for the run is killed, and started again.
+    Kill,
     /// This file is there for so long: a simulated device is lost while it is, if its model says so.
     File(PathBuf, Duration),
 }
@@ -54,6 +66,20 @@ const MOST: usize = 1_000;
 /// What every HTTP/2 connection begins with, and settings that change nothing.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
+/// Kinds and flags of HTTP/2's frames (RFC 9113, section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// As large as a frame may be, and as much as may be sent on a connection, before the server says
+/// otherwise.
+const LARGEST_FRAME: usize = 16_384;
+const FIRST_WINDOW: usize = 65_535;
+/// Calls of one who does not read.
+const QUESTIONS: usize = 64;
+
 /// Faults being committed; they end when this is dropped.
 pub(crate) struct Faults {
     _tasks: JoinSet<()>,
@@ -61,13 +87,21 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn commit(faults: &[Fault], address: &str, request: &Request) -> Self {
+    pub(crate) fn commit(
+        faults: &[Fault],
+        endpoint: &Endpoint,
+        running: &Arc<Running>,
+        request: &Request,
+        blows: &Blows,
+    ) -> Self {
         let mut tasks = JoinSet::new();
         for fault in faults {
             let culprit = Culprit {
                 kind: fault.kind.clone(),
-                address: address.to_owned(),
+                endpoint: endpoint.clone(),
+                running: Arc::clone(running),
                 request: request.clone(),
+                blows: blows.clone(),
             };
             tasks.spawn(again_and_again(culprit, fault.every));
         }
@@ -93,6 +127,10 @@ impl Drop for Faults {
 
 async fn again_and_again(culprit: Culprit, every: Duration) {
     let mut times = interval(every);
+    if culprit.kind.is_a_blow() {
+        // What is served again has to have been served before.
+        times.reset();
+    }
     let mut under_way = JoinSet::new();
     loop {
         times.tick().await;
@@ -113,11 +151,22 @@ fn tell(kind: &Kind, error: &anyhow::Error) {
     eprintln!("fault {kind:?}: {error:#}");
 }
 
+impl Kind {
+    fn is_a_blow(&self) -> bool {
+        matches!(
+            self,
+            Self::Unload(..) | Self::File(..) | Self::Terminate | Self::Kill
+        )
+    }
+}
+
 #[derive(Clone)]
 struct Culprit {
     kind: Kind,
-    address: String,
+    endpoint: Endpoint,
+    running: Arc<Running>,
     request: Request,
+    blows: Blows,
 }
 
 impl Culprit {
@@ -133,27 +182,40 @@ impl Culprit {
                 self.call(Request::raw(vec![0xff; 100])).await
             }
             Kind::Huge => self.huge().await,
-            Kind::Reload(model) => {
-                let target = Target::connect(&self.address, 1).await?;
+            Kind::SlowReader => self.do_not_read().await,
+            Kind::Reload(model) => self.target().await?.load(model).await,
+            Kind::Unload(model, lasts) => {
+                let target = self.target().await?;
+                self.blows.deal();
+                target.unload(model).await?;
+                sleep(*lasts).await;
                 target.load(model).await
             }
-            Kind::File(file, lasts) => appear(file, *lasts).await,
+            Kind::File(file, lasts) => {
+                self.blows.deal();
+                appear(file, *lasts).await
+            }
+            Kind::Terminate => self.running.restart(End::Terminate, &self.blows).await,
+            Kind::Kill => self.running.restart(End::Kill, &self.blows).await,
         }
     }
 
     /// A connection of its own for one request, which is given up after so long.
     async fn cancel(&self, after: Duration) -> anyhow::Result<()> {
-        let target = Target::connect(&self.address, 1).await?;
-        let mut client = target.client(0).context("no connection")?;
-        let _ = timeout(after, client.send(&self.request, 0, PATIENCE)).await;
+        let target = self.target().await?;
+        let _ = timeout(after, target.send(&self.request, 0, PATIENCE)).await;
         Ok(())
     }
 
+    /// Over a connection of its own.
+    async fn target(&self) -> anyhow::Result<Target> {
+        Target::connect(&self.endpoint, 1).await
+    }
+
     async fn call(&self, request: Request) -> anyhow::Result<()> {
-        let target = Target::connect(&self.address, 1).await?;
-        let mut client = target.client(0).context("no connection")?;
+        let target = self.target().await?;
         // Whatever it says.
-        let _ = client.send(&request, 0, PATIENCE).await;
+        let _ = target.send(&request, 0, PATIENCE).await;
         Ok(())
     }
 
@@ -161,7 +223,7 @@ impl Culprit {
     async fn vanish(&self) -> anyhow::Result<()> {
         let mut socket = self.connect().await?;
         socket.write_all(PREFACE).await?;
-        socket.write_all(&call_headers()).await?;
+        socket.write_all(&call_headers(1)).await?;
         socket.write_all(&data_frame(1_000, &[0; 100])).await?;
         socket.set_zero_linger()?;
         Ok(())
@@ -170,12 +232,39 @@ impl Culprit {
     async fn huge(&self) -> anyhow::Result<()> {
         let mut socket = self.connect().await?;
         socket.write_all(PREFACE).await?;
-        socket.write_all(&call_headers()).await?;
+        socket.write_all(&call_headers(1)).await?;
         socket
             .write_all(&data_frame(0x7fff_ffff, &[0; 1_000]))
             .await?;
         sleep(PATIENCE).await;
         Ok(())
+    }
+
+    /// Asks as much as the windows allow before the server has said anything, leaves no window for the
+    /// answers, and stays until the step is over or the server closes.
+    async fn do_not_read(&self) -> anyhow::Result<()> {
+        let mut socket = self.connect().await?;
+        socket.write_all(PREFACE).await?;
+        socket.write_all(&no_window()).await?;
+        let message = &self.request.encoded;
+        let length = u32::try_from(message.len()).context("the request is too large")?;
+        let mut left = FIRST_WINDOW;
+        for stream in (1..).step_by(2).take(QUESTIONS) {
+            left = match left.checked_sub(message.len() + 5) {
+                Some(left) => left,
+                None => break,
+            };
+            socket.write_all(&call_headers(stream)).await?;
+            let mut payload = vec![0];
+            payload.extend(length.to_be_bytes());
+            payload.extend(message);
+            socket.write_all(&message_frames(stream, &payload)).await?;
+        }
+        // Not a byte is read: what the server sends fills the socket's buffers and stays there.
+        loop {
+            sleep(PATIENCE).await;
+            socket.write_all(&frame(PING, 0, 0, &[0; 8])).await?;
+        }
     }
 
     /// Stays until the step is over, or the server closes.
@@ -193,9 +282,9 @@ impl Culprit {
     }
 
     async fn connect(&self) -> anyhow::Result<TcpStream> {
-        let socket = timeout(PATIENCE, TcpStream::connect(&self.address)).await;
+        let socket = timeout(PATIENCE, TcpStream::connect(&self.endpoint.address)).await;
         let socket = socket.context("no connection in time")?;
-        socket.with_context(|| format!("cannot connect to {}", self.address))
+        socket.with_context(|| format!("cannot connect to {}", self.endpoint.address))
     }
 }
 
@@ -206,9 +295,9 @@ async fn appear(file: &Path, lasts: Duration) -> anyhow::Result<()> {
     std::fs::remove_file(file).with_context(failed)
 }
 
-/// A HEADERS frame that opens stream 1 with a ModelInfer call, in literal fields without Huffman
+/// A HEADERS frame that opens this stream with a ModelInfer call, in literal fields without Huffman
 /// coding (RFC 7541, section 6.2.2).
-fn call_headers() -> Vec<u8> {
+fn call_headers(stream: u32) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (":method", "POST"),
@@ -225,24 +314,43 @@ fn call_headers() -> Vec<u8> {
         block.push(value.len() as u8);
         block.extend(value.as_bytes());
     }
-    const HEADERS: u8 = 1;
-    const END_HEADERS: u8 = 4;
-    frame(HEADERS, END_HEADERS, &block)
+    frame(HEADERS, END_HEADERS, stream, &block)
 }
 
 /// A DATA frame on stream 1 with the beginning of a gRPC message of this length.
 fn data_frame(message: u32, beginning: &[u8]) -> Vec<u8> {
-    const DATA: u8 = 0;
     let mut payload = vec![0];
     payload.extend(message.to_be_bytes());
     payload.extend(beginning);
-    frame(DATA, 0, &payload)
+    frame(DATA, 0, 1, &payload)
 }
 
-fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+/// DATA frames that end this stream's side with a whole message.
+fn message_frames(stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    let mut chunks = payload.chunks(LARGEST_FRAME).peekable();
+    while let Some(chunk) = chunks.next() {
+        let flags = if chunks.peek().is_none() {
+            END_STREAM
+        } else {
+            0
+        };
+        frames.extend(frame(DATA, flags, stream, chunk));
+    }
+    frames
+}
+
+/// A SETTINGS frame by which no byte of an answer may be sent.
+fn no_window() -> Vec<u8> {
+    const INITIAL_WINDOW_SIZE: u8 = 4;
+    frame(SETTINGS, 0, 0, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0])
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u32;
     let mut frame = length.to_be_bytes().get(1..).unwrap_or_default().to_vec();
-    frame.extend([kind, flags, 0, 0, 0, 1]);
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
     frame.extend(payload);
     frame
 }

@@ -1,5 +1,7 @@
 //! Requests made up from what the server says of its models, or read from files.
 
+use std::path::Path;
+
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use fastrand::Rng;
@@ -10,7 +12,7 @@ use crate::files;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::InferInputTensor;
 use crate::proto::model_metadata_response::TensorMetadata;
-use crate::proto::{InferParameter, ModelInferRequest, ModelMetadataResponse};
+use crate::proto::{InferParameter, ModelInferRequest, ModelInferResponse, ModelMetadataResponse};
 use crate::requests::Request;
 use crate::scenario::{RequestSpec, Scenario, Sizes};
 use crate::target::Target;
@@ -18,33 +20,81 @@ use crate::target::Target;
 /// No tensor that is made up is larger.
 const MOST_ELEMENTS: i64 = 1 << 28;
 
-/// The requests of a scenario, ready to be sent.
+/// The requests of a scenario, ready to be sent. Where recordings say how many rows a request has,
+/// there are some of each number.
 pub(crate) async fn fill(scenario: &Scenario, target: &Target) -> anyhow::Result<Vec<Request>> {
     let mut requests = Vec::new();
     let mut random = Rng::with_seed(scenario.seed);
+    let mut sizes = vec![None];
+    sizes.extend(scenario.recorded_rows().into_iter().map(Some));
     for spec in &scenario.requests {
-        let messages = messages(spec, target, &mut random).await?;
-        let weight = spec.weight / messages.len() as f64;
-        for mut message in messages {
-            if let Some(priority) = spec.priority {
-                let choice = ParameterChoice::Uint64Param(priority);
-                let parameter = InferParameter {
-                    parameter_choice: Some(choice),
-                };
-                message.parameters.insert("priority".to_owned(), parameter);
-            }
-            let expected = match spec.check {
-                Some(tolerance) => Some(reference(&message, tolerance, target).await?),
-                None => None,
+        for rows in &sizes {
+            let spec = RequestSpec {
+                rows: rows.map_or(spec.rows, |rows| rows as usize),
+                ..spec.clone()
             };
-            let request = match spec.deadline {
-                Some(deadline) => Request::with_deadline(message, deadline),
-                None => Request::new(&message),
-            };
-            requests.push(request.expecting(expected).weighted(weight));
+            let made = made(&spec, target, &mut random).await?;
+            requests.extend(made.into_iter().map(|request| request.of_rows(*rows)));
         }
     }
     Ok(requests)
+}
+
+/// Requests of one kind.
+async fn made(
+    spec: &RequestSpec,
+    target: &Target,
+    random: &mut Rng,
+) -> anyhow::Result<Vec<Request>> {
+    let metadata = target.metadata(&spec.model, &spec.version).await?;
+    let messages = messages(spec, &metadata, random)?;
+    let answers = match &spec.expected {
+        Some(file) => answers(file, spec, &metadata, messages.len())?,
+        None => Vec::new(),
+    };
+    let mut answers = answers.into_iter();
+    let weight = spec.weight / messages.len() as f64;
+    let mut requests = Vec::new();
+    for mut message in messages {
+        if let Some(priority) = spec.priority {
+            let choice = ParameterChoice::Uint64Param(priority);
+            let parameter = InferParameter {
+                parameter_choice: Some(choice),
+            };
+            message.parameters.insert("priority".to_owned(), parameter);
+        }
+        let expected = match (answers.next(), spec.check) {
+            (Some(answer), tolerance) => {
+                let (absolute, relative) = tolerance.unwrap_or(RequestSpec::TOLERANCE);
+                Some(Expected::new(answer, Tolerance { absolute, relative }))
+            }
+            (None, Some(tolerance)) => Some(reference(&message, tolerance, target).await?),
+            (None, None) => None,
+        };
+        let request = match spec.deadline {
+            Some(deadline) => Request::with_deadline(message, deadline),
+            None => Request::new(&message),
+        };
+        requests.push(request.expecting(expected).weighted(weight));
+    }
+    Ok(requests)
+}
+
+/// What a file says the answers are.
+fn answers(
+    file: &Path,
+    spec: &RequestSpec,
+    metadata: &ModelMetadataResponse,
+    requests: usize,
+) -> anyhow::Result<Vec<ModelInferResponse>> {
+    let answers = files::read_answers(file, metadata, spec.rows)?;
+    ensure!(
+        answers.len() == requests,
+        "{} holds {} answers to {requests} requests",
+        file.display(),
+        answers.len()
+    );
+    Ok(answers)
 }
 
 /// What the same request is answered alone.
@@ -58,21 +108,20 @@ async fn reference(
     Ok(Expected::new(answer, Tolerance { absolute, relative }))
 }
 
-async fn messages(
+fn messages(
     spec: &RequestSpec,
-    target: &Target,
+    metadata: &ModelMetadataResponse,
     random: &mut Rng,
 ) -> anyhow::Result<Vec<ModelInferRequest>> {
-    let metadata = target.metadata(&spec.model, &spec.version).await?;
     if let Some(file) = &spec.file {
-        let mut requests = files::read(file, &metadata, spec.rows)?;
+        let mut requests = files::read(file, metadata, spec.rows)?;
         for request in &mut requests {
             request.model_name.clone_from(&spec.model);
             request.model_version.clone_from(&spec.version);
         }
         return Ok(requests);
     }
-    let made = (0..spec.variants).map(|_| make_up(spec, &metadata, random));
+    let made = (0..spec.variants).map(|_| make_up(spec, metadata, random));
     made.collect()
 }
 

@@ -7,9 +7,11 @@
 //! it by holding up the next request (coordinated omission).
 
 pub mod arrivals;
+mod blows;
 mod clock;
 pub mod compare;
 pub mod confidence;
+mod counted;
 mod driver;
 mod dtype;
 mod expected;
@@ -31,8 +33,9 @@ pub mod slo;
 mod target;
 
 pub use arrivals::Arrivals;
-pub use driver::Plan;
+pub use counted::Counted;
+pub use driver::{Plan, Stop};
 pub use recording::{Progress, Recording, Second};
 pub use requests::{Mix, Request};
 pub use run::Session;
-pub use target::Target;
+pub use target::{Endpoint, Protocol, Target, Tls};

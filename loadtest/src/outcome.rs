@@ -34,6 +34,8 @@ pub struct Outcomes {
     pub missing: u64,
     /// Not sent.
     pub skipped: u64,
+    /// Answers that nobody waited for, beside all the others: doubled, or of no request.
+    pub doubled: u64,
     /// Refused or failed, by the code's name.
     pub failed: BTreeMap<&'static str, u64>,
 }
@@ -57,12 +59,13 @@ impl Outcomes {
         self.wrong += other.wrong;
         self.missing += other.missing;
         self.skipped += other.skipped;
+        self.doubled += other.doubled;
         for (code, count) in &other.failed {
             *self.failed.entry(code).or_default() += count;
         }
     }
 
-    /// All of them.
+    /// All requests.
     pub fn all(&self) -> u64 {
         let failed: u64 = self.failed.values().sum();
         self.ok + self.late + self.wrong + self.missing + self.skipped + failed

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::blows::Blows;
 use crate::outcome::{Outcome, Outcomes};
 
 /// One request that has ended; times are offsets from the start of the run.
@@ -37,6 +38,9 @@ pub struct Recording {
     pub lag: Histogram<u64>,
     /// Each second of the time that counts.
     pub seconds: Vec<Second>,
+    /// From each blow that the server was dealt to the first good answer of a request that was meant
+    /// to be sent after it; none where none came.
+    pub recoveries: Vec<Option<Duration>>,
 }
 
 /// One second of a run.
@@ -117,7 +121,18 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn finish(self) -> Recording {
+    /// Ends the time that counts earlier than it was meant to.
+    pub(crate) fn stop_at(&mut self, end: Duration) {
+        self.recording.elapsed = end.saturating_sub(self.warm_up);
+    }
+
+    /// What counts so far.
+    pub(crate) fn so_far(&self) -> &Recording {
+        &self.recording
+    }
+
+    pub(crate) fn finish(mut self, blows: &Blows) -> Recording {
+        self.recording.recoveries = blows.recoveries();
         self.recording
     }
 }
@@ -133,6 +148,7 @@ impl Recording {
             service: histogram(),
             lag: histogram(),
             seconds: Vec::new(),
+            recoveries: Vec::new(),
         }
     }
 
@@ -170,6 +186,7 @@ impl Recording {
     /// turn; then `elapsed` is to be added by the caller.
     pub fn merge(&mut self, other: &Self) {
         self.outcomes.merge(&other.outcomes);
+        self.recoveries.extend(&other.recoveries);
         self.answers += other.answers;
         self.good_answers += other.good_answers;
         let own = [&mut self.latency, &mut self.service, &mut self.lag];
@@ -204,6 +221,15 @@ impl Recording {
     /// The latency that this share of the answers did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_quantile(share))
+    }
+
+    /// Requests that were not answered well within this time.
+    pub fn over(&self, bound: Duration) -> u64 {
+        let bound = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
+        let within = self.latency.count_between(0, bound);
+        let unwell = self.outcomes.late + self.outcomes.wrong;
+        let all = self.outcomes.all();
+        all - within.saturating_sub(unwell).min(all)
     }
 
     /// The latency that this share of all requests did not exceed, where one that failed took for
@@ -244,7 +270,7 @@ mod tests {
                 outcome: outcome(number),
             });
         }
-        recorder.finish()
+        recorder.finish(&Blows::none())
     }
 
     fn near(seen: Duration, truth: f64) -> bool {

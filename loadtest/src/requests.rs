@@ -1,5 +1,6 @@
 //! What is sent: requests made ready beforehand, so that sending one costs little.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Request {
     pub(crate) deadline: Option<Duration>,
     /// What its answer should be, if that is looked at.
     pub(crate) expected: Option<Expected>,
+    /// Its rows, where a recording decides them.
+    rows: Option<u32>,
     weight: f64,
 }
 
@@ -35,6 +38,7 @@ impl Request {
             encoded: encoded.into(),
             deadline: None,
             expected: None,
+            rows: None,
             weight: 1.0,
         }
     }
@@ -65,6 +69,12 @@ impl Request {
         self
     }
 
+    /// Sends it for those requests of a recording that have so many rows.
+    pub(crate) fn of_rows(mut self, rows: Option<u32>) -> Self {
+        self.rows = rows;
+        self
+    }
+
     /// How often it is sent beside others; 1 if it is not said.
     pub fn weighted(mut self, weight: f64) -> Self {
         self.weight = weight;
@@ -75,14 +85,52 @@ impl Request {
 /// Requests, and how often each is sent.
 #[derive(Clone, Debug)]
 pub struct Mix {
-    requests: Arc<[Request]>,
+    /// By their rows, where a recording decides them.
+    groups: Arc<BTreeMap<Option<u32>, Group>>,
+}
+
+/// Requests among which chance or their turn decides.
+#[derive(Debug)]
+struct Group {
+    requests: Vec<Request>,
     /// Sums of the weights up to each; none if all are equal and sent in turn.
-    sums: Option<Arc<[f64]>>,
+    sums: Option<Vec<f64>>,
 }
 
 impl Mix {
     /// In turn, again and again; by chance in proportion to their weights, if those differ.
     pub fn new(requests: Vec<Request>) -> Self {
+        let mut groups = BTreeMap::<_, Vec<Request>>::new();
+        for request in requests {
+            groups.entry(request.rows).or_default().push(request);
+        }
+        let groups = groups.into_iter();
+        let groups = groups.map(|(rows, requests)| (rows, Group::new(requests)));
+        Self {
+            groups: Arc::new(groups.collect()),
+        }
+    }
+
+    pub(crate) fn first(&self) -> Option<&Request> {
+        self.groups.values().next()?.requests.first()
+    }
+
+    /// The `number`-th that is sent, of so many rows if they are known; none if there is none at all.
+    pub(crate) fn pick(
+        &self,
+        number: u64,
+        rows: Option<u32>,
+        random: &mut Rng,
+    ) -> Option<&Request> {
+        let group = self.groups.get(&rows);
+        group
+            .or_else(|| self.groups.values().next())?
+            .pick(number, random)
+    }
+}
+
+impl Group {
+    fn new(requests: Vec<Request>) -> Self {
         let first = requests.first().map_or(1.0, |request| request.weight);
         let equal = requests.iter().all(|request| request.weight == first);
         let mut sum = 0.0;
@@ -92,17 +140,12 @@ impl Mix {
         });
         let sums: Vec<f64> = sums.collect();
         Self {
-            requests: requests.into(),
-            sums: (!equal).then(|| sums.into()),
+            requests,
+            sums: (!equal).then_some(sums),
         }
     }
 
-    pub(crate) fn first(&self) -> Option<&Request> {
-        self.requests.first()
-    }
-
-    /// The `number`-th that is sent; none if there is none at all.
-    pub(crate) fn pick(&self, number: u64, random: &mut Rng) -> Option<&Request> {
+    fn pick(&self, number: u64, random: &mut Rng) -> Option<&Request> {
         let Some(sums) = &self.sums else {
             let count = self.requests.len().max(1) as u64;
             return self.requests.get((number % count) as usize);

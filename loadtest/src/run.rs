@@ -1,10 +1,13 @@
 //! Runs a scenario against its server, step by step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::arrivals::Arrivals;
+use crate::blows::Blows;
+use crate::counted::counted;
 use crate::driver::Plan;
 use crate::faults::Faults;
 use crate::fill::fill;
@@ -24,14 +27,15 @@ pub struct Session {
     target: Target,
     mix: Mix,
     /// Killed when the session is dropped, if it was started for it.
-    running: Running,
+    running: Arc<Running>,
 }
 
 impl Session {
     /// Finds or starts the server and makes the requests ready.
     pub async fn open(scenario: Scenario) -> anyhow::Result<Self> {
-        let running = Running::find(&scenario.server).await?;
-        let target = Target::connect(&running.address, scenario.connections).await?;
+        let running = Arc::new(Running::find(&scenario.server).await?);
+        let endpoint = scenario.endpoint(&running.address);
+        let target = Target::connect(endpoint, scenario.connections).await?;
         let about = target.about().await?;
         let mix = Mix::new(fill(&scenario, &target).await?);
         Ok(Self {
@@ -80,21 +84,29 @@ impl Session {
             seed: self.scenario.seed,
             warm_up: step.warm_up,
             duration: step.duration,
+            stop: step.stop,
             timeout: self.scenario.timeout,
             max_outstanding: self.scenario.max_outstanding,
         };
         let any = self.mix.first().context("there is no request to send")?;
-        let faults = Faults::commit(&step.faults, &self.running.address, any);
+        let before = self.target.statistics().await;
+        let blows = Blows::none();
+        let endpoint = self.scenario.endpoint(&self.running.address);
+        let faults = Faults::commit(&step.faults, &endpoint, &self.running, any, &blows);
         let usage = Watch::of(self.running.id(), step.warm_up);
-        let run = plan.run_watched(&self.target, &self.mix, watch).await;
+        let run = plan.run_watched(&self.target, &self.mix, &blows, watch);
+        let run = run.await;
         let recording = run.with_context(|| format!("step {}", step.name))?;
-        let usage = usage.seen(step.duration).await;
+        let usage = usage.seen(recording.elapsed).await;
         drop(faults);
+        self.running.revive().await?;
+        let counted = counted(&before, &self.target.statistics().await);
         Ok(StepReport {
             name: step.name.clone(),
-            offered_rate: offered(&step.arrivals, step.warm_up, step.duration),
+            offered_rate: offered(&step.arrivals, step.warm_up, recording.elapsed),
             findings: step.slo.judge(&recording, &usage),
             usage,
+            counted,
             invalid: lagged(&recording, self.scenario.max_lag),
             recording,
         })

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::confidence::sureness;
 use crate::growth::Trend;
 use crate::process::Usage;
 use crate::recording::Recording;
@@ -19,6 +20,9 @@ pub struct Slo {
     pub min_goodput: Option<f64>,
     /// The most answers that came after their requests' deadlines.
     pub max_late: Option<u64>,
+    /// The longest time from a blow that the server is dealt to the first good answer of a request
+    /// that is sent after it.
+    pub max_recovery: Option<Duration>,
     /// The most answers that are not what they should be; none is allowed where it is not said.
     pub max_wrong: u64,
     /// What may grow while the step lasts.
@@ -116,6 +120,12 @@ impl Slo {
             ),
             met: outcomes.wrong <= self.max_wrong,
         }];
+        if outcomes.doubled > 0 {
+            findings.push(Finding {
+                text: format!("{} answers that nobody waited for", outcomes.doubled),
+                met: false,
+            });
+        }
         if let Some((share, bound)) = self.latency {
             findings.push(latency(recording, share, bound));
         }
@@ -146,8 +156,32 @@ impl Slo {
                 met: outcomes.late <= most,
             });
         }
+        findings.extend(self.max_recovery.map(|most| recovery(recording, most)));
         findings.extend(self.max_growth.judge(recording, usage));
         findings
+    }
+}
+
+fn recovery(recording: &Recording, most: Duration) -> Finding {
+    let recoveries = &recording.recoveries;
+    let longest = recoveries
+        .iter()
+        .copied()
+        .map(|one| one.unwrap_or(Duration::MAX))
+        .max();
+    let seen = match longest {
+        None => "nothing to recover from".to_owned(),
+        Some(Duration::MAX) => "not served again after a blow".to_owned(),
+        Some(longest) => format!("served again within {:.0} ms", longest.as_secs_f64() * 1e3),
+    };
+    Finding {
+        text: format!(
+            "{seen}, {} blows, {:.0} ms allowed",
+            recoveries.len(),
+            most.as_secs_f64() * 1e3
+        ),
+        // A step whose blow was never dealt has shown nothing.
+        met: longest.is_some_and(|longest| longest <= most),
     }
 }
 
@@ -158,11 +192,20 @@ fn latency(recording: &Recording, share: f64, bound: Duration) -> Finding {
     let seen_text = seen.map_or("no bound at all".to_owned(), |seen| {
         format!("{:.2} ms", milliseconds(seen))
     });
+    let met = seen.is_some_and(|seen| seen <= bound);
+    let (holds, fails) = sureness(share, recording.outcomes.all(), recording.over(bound));
+    let sure = 1e2 * if met { holds } else { fails };
     Finding {
         text: format!(
-            "{percent} % of requests within {seen_text}, {:.2} ms asked",
-            milliseconds(bound)
+            "{percent} % of requests within {seen_text}, {:.2} ms asked ({} % sure)",
+            milliseconds(bound),
+            floored(sure)
         ),
-        met: seen.is_some_and(|seen| seen <= bound),
+        met,
     }
+}
+
+/// A percentage to two digits, never more than it is.
+fn floored(percent: f64) -> f64 {
+    ((percent * 1e2).floor() / 1e2).min(99.99)
 }

@@ -18,7 +18,7 @@ use fastrand::Rng;
 pub use process::Process;
 pub use profile::{Profile, Step};
 pub(crate) use random::normal;
-pub use trace::Recorded;
+pub use trace::{Recorded, read_trace};
 
 /// How requests come.
 #[derive(Clone, Debug)]
@@ -79,6 +79,14 @@ impl Schedule {
             },
         };
         Offsets(source)
+    }
+
+    /// When the last one comes, if there is a last.
+    pub fn end(&self) -> Option<Duration> {
+        match self {
+            Self::Process(..) => None,
+            Self::Trace(recorded) => recorded.last().map(|one| one.offset),
+        }
     }
 
     /// Requests a second over this time, on average.

@@ -135,14 +135,10 @@ async fn probe(session: &Session, step: &Step) -> anyhow::Result<(StepReport, bo
 
 /// Requests that failed or took too long.
 fn bad(recording: &Recording, step: &Step) -> u64 {
-    let all = recording.outcomes.all();
     let Some((_, bound)) = step.slo.latency else {
-        return all - recording.outcomes.ok;
+        return recording.outcomes.all() - recording.outcomes.ok;
     };
-    let bound = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
-    let in_time = recording.latency.count_between(0, bound);
-    let unwell = recording.outcomes.late + recording.outcomes.wrong;
-    all - in_time.saturating_sub(unwell).min(all)
+    recording.over(bound)
 }
 
 fn known(recording: &Recording, step: &Step) -> Known {

@@ -8,44 +8,42 @@ use anyhow::{Context, bail, ensure};
 use half::{bf16, f16};
 use serde_json::Value;
 
-use super::append;
-use crate::proto::ModelInferRequest;
-use crate::proto::model_infer_request::InferInputTensor;
+use super::{Tensor, append};
 
-/// The requests of a body, or of a list of bodies.
-pub(super) fn requests(bytes: &[u8]) -> anyhow::Result<Vec<ModelInferRequest>> {
+/// The tensors, `inputs` or `outputs`, of a body or of a list of bodies.
+pub(super) fn bodies(bytes: &[u8], what: &str) -> anyhow::Result<Vec<Vec<Tensor>>> {
     let value: Value = serde_json::from_slice(bytes)?;
     match &value {
         Value::Array(bodies) => {
             let numbered = bodies.iter().enumerate();
-            let requests = numbered
-                .map(|(number, body)| request(body).with_context(|| format!("request {number}")));
-            requests.collect()
+            let bodies = numbered.map(|(number, one)| {
+                body(one, what).with_context(|| format!("number {number} of the list"))
+            });
+            bodies.collect()
         }
-        body => Ok(vec![request(body)?]),
+        one => Ok(vec![body(one, what)?]),
     }
 }
 
-fn request(body: &Value) -> anyhow::Result<ModelInferRequest> {
-    let inputs = body["inputs"].as_array().context("has no inputs")?;
-    let mut request = ModelInferRequest::default();
-    for input in inputs {
-        let name = input["name"].as_str().context("an input has no name")?;
-        let (tensor, data) = tensor(name, input).with_context(|| format!("input {name}"))?;
-        request.inputs.push(tensor);
-        request.raw_input_contents.push(data.into());
-    }
-    Ok(request)
+fn body(body: &Value, what: &str) -> anyhow::Result<Vec<Tensor>> {
+    let tensors = body[what].as_array();
+    let tensors = tensors.with_context(|| format!("has no {what}"))?;
+    let tensors = tensors.iter().map(|written| {
+        let name = written["name"].as_str();
+        let name = name.with_context(|| format!("one of the {what} has no name"))?;
+        tensor(name, written).with_context(|| name.to_owned())
+    });
+    tensors.collect()
 }
 
-fn tensor(name: &str, input: &Value) -> anyhow::Result<(InferInputTensor, Vec<u8>)> {
-    let datatype = input["datatype"].as_str().context("has no datatype")?;
-    let shape = input["shape"].as_array().context("has no shape")?;
+fn tensor(name: &str, written: &Value) -> anyhow::Result<Tensor> {
+    let datatype = written["datatype"].as_str().context("has no datatype")?;
+    let shape = written["shape"].as_array().context("has no shape")?;
     let shape: Option<Vec<i64>> = shape.iter().map(Value::as_i64).collect();
     let shape = shape.context("has a shape of something else than whole numbers")?;
     let mut data = Vec::new();
     let mut count = 0;
-    elements(&input["data"], datatype, &mut data, &mut count)?;
+    elements(&written["data"], datatype, &mut data, &mut count)?;
     let wanted = shape
         .iter()
         .try_fold(1_i64, |all, size| all.checked_mul(*size));
@@ -53,13 +51,12 @@ fn tensor(name: &str, input: &Value) -> anyhow::Result<(InferInputTensor, Vec<u8
         wanted == Some(count),
         "{shape:?} was said, and {count} elements were found"
     );
-    let tensor = InferInputTensor {
+    Ok(Tensor {
         name: name.to_owned(),
         datatype: datatype.to_owned(),
         shape,
-        ..InferInputTensor::default()
-    };
-    Ok((tensor, data))
+        data: data.into(),
+    })
 }
 
 /// Nested or flat, as the protocol allows.
@@ -112,10 +109,10 @@ mod tests {
             let text = format!(
                 r#"{{"inputs":[{{"name":"x","datatype":"INT16","shape":[2,2],"data":{data}}}]}}"#
             );
-            requests(text.as_bytes()).unwrap()
+            bodies(text.as_bytes(), "inputs").unwrap()
         };
         assert_eq!(body("[[1,2],[3,-4]]"), body("[1,2,3,-4]"));
-        let data = &body("[1,2,3,-4]")[0].raw_input_contents[0];
+        let data = &body("[1,2,3,-4]")[0][0].data;
         assert_eq!(data[..], [1, 0, 2, 0, 3, 0, 252, 255]);
     }
 
@@ -124,32 +121,32 @@ mod tests {
         let text = br#"[{"inputs":[{"name":"a","datatype":"BYTES","shape":[1],"data":["hi"]}]},
             {"inputs":[{"name":"b","datatype":"FP64","shape":[1],"data":[0.5]},
                        {"name":"c","datatype":"BOOL","shape":[2],"data":[true,false]}]}]"#;
-        let requests = requests(text).unwrap();
+        let requests = bodies(text, "inputs").unwrap();
         assert_eq!(requests.len(), 2);
-        assert_eq!(requests[0].raw_input_contents[0], b"\x02\0\0\0hi"[..]);
-        assert_eq!(requests[1].raw_input_contents[1], [1, 0][..]);
+        assert_eq!(requests[0][0].data, b"\x02\0\0\0hi"[..]);
+        assert_eq!(requests[1][1].data, [1, 0][..]);
     }
 
     #[test]
     fn mistakes_name_their_place() {
         for (text, said) in [
             ("{", "EOF"),
-            ("[{}]", "request 0: has no inputs"),
-            (r#"{"inputs":[{}]}"#, "an input has no name"),
+            ("[{}]", "number 0 of the list: has no inputs"),
+            (r#"{"inputs":[{}]}"#, "one of the inputs has no name"),
             (
                 r#"{"inputs":[{"name":"x","datatype":"INT8","shape":[1],"data":[300]}]}"#,
-                "input x: 300 is no INT8",
+                "x: 300 is no INT8",
             ),
             (
                 r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1]}]}"#,
-                "input x: [2] was said, and 1 elements",
+                "x: [2] was said, and 1 elements",
             ),
             (
                 r#"{"inputs":[{"name":"x","datatype":"FP8","shape":[1],"data":[1]}]}"#,
-                "input x: 1 is no FP8: the element type is not known",
+                "x: 1 is no FP8: the element type is not known",
             ),
         ] {
-            let error = requests(text.as_bytes()).unwrap_err();
+            let error = bodies(text.as_bytes(), "inputs").unwrap_err();
             assert!(format!("{error:#}").contains(said), "{error:#}");
         }
     }

@@ -1,12 +1,13 @@
 //! A report as one page that needs nothing else: no script, no font, no network.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use super::chart::{Chart, Line, escape, number};
-use super::terminal::{outcomes, time};
+use super::terminal::{counted, outcomes, time};
 use super::{Report, StepReport, Verdict};
 
 const STYLE: &str = "\
@@ -95,8 +96,9 @@ fn put_step(page: &mut String, step: &StepReport) {
     let _ = write!(
         page,
         "<tr><th>offered<td colspan=\"6\">{rates}<tr><th>requests<td colspan=\"6\">{}\
-         <tr><th><th>p50<th>p90<th>p99<th>p99.9<th>max<th>mean",
-        escape(&outcomes(step))
+         {}<tr><th><th>p50<th>p90<th>p99<th>p99.9<th>max<th>mean",
+        escape(&outcomes(step)),
+        server(step)
     );
     for (name, histogram) in [
         ("latency from the intended moment", &recording.latency),
@@ -112,12 +114,20 @@ fn put_step(page: &mut String, step: &StepReport) {
     }
     let _ = write!(
         page,
-        "</table><div class=\"charts\">{}{}{}{}</div>",
+        "</table><div class=\"charts\">{}{}{}{}{}</div>",
         over_time(step),
         throughput(step),
         by_percentile(step),
+        batches(step),
         memory(step)
     );
+}
+
+/// A row for each model that the server counts.
+fn server(step: &StepReport) -> String {
+    let rows = step.counted.iter().map(counted);
+    rows.map(|text| format!("<tr><th>server<td colspan=\"6\">{}", escape(&text)))
+        .collect()
 }
 
 fn milliseconds(nanoseconds: u64) -> f64 {
@@ -200,6 +210,53 @@ fn by_percentile(step: &StepReport) -> String {
             line("latency", &step.recording.latency),
             line("service time", &step.recording.service),
         ],
+    }
+    .svg()
+}
+
+/// Runs of each model by their rows, if the server counts them.
+fn batches(step: &StepReport) -> String {
+    let most = step
+        .counted
+        .iter()
+        .filter_map(|one| one.batches.keys().last());
+    let Some(most) = most.max() else {
+        return String::new();
+    };
+    let lines = step.counted.iter().map(|one| {
+        let all: u64 = one.batches.values().sum();
+        let share = |rows: u64| {
+            let runs = one.batches.get(&rows).copied().unwrap_or_default();
+            (rows as f64, runs as f64 / all.max(1) as f64 * 1e2)
+        };
+        // Between batches that were run a chart would draw those that were not.
+        let shown = one
+            .batches
+            .keys()
+            .flat_map(|rows| [rows - 1, *rows, rows + 1]);
+        let shown: BTreeSet<u64> = shown.filter(|rows| *rows > 0 && rows <= most).collect();
+        Line {
+            name: format!("{} {}", one.model, one.version),
+            points: shown.into_iter().map(share).collect(),
+        }
+    });
+    let marks = [
+        1,
+        (most + 3) / 4,
+        most.div_ceil(2),
+        (3 * most).div_ceil(4),
+        *most,
+    ];
+    let marks: BTreeSet<u64> = marks.into_iter().collect();
+    Chart {
+        title: "The server's batches".to_owned(),
+        x: "rows".to_owned(),
+        y: "% of batches".to_owned(),
+        ticks: marks
+            .into_iter()
+            .map(|rows| (rows as f64, rows.to_string()))
+            .collect(),
+        lines: lines.collect(),
     }
     .svg()
 }

@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::{Environment, Report, StepReport, Usage, Verdict};
+use crate::counted::Counted;
 use crate::outcome::{CODES, Outcomes, code_name};
 use crate::recording::{Recording, Second, histogram};
 use crate::slo::Finding;
@@ -86,6 +87,26 @@ fn step(step: &StepReport) -> Value {
         "lag_ns": distribution(&recording.lag),
         "seconds": seconds,
         "usage": usage,
+        "recoveries_ns": recoveries(recording),
+        "server": step.counted.iter().map(counted).collect::<Vec<_>>(),
+    })
+}
+
+/// Null where the server did not recover.
+fn recoveries(recording: &Recording) -> Value {
+    let recoveries = recording.recoveries.iter();
+    let nanoseconds = recoveries.map(|one| one.map(|one| one.as_nanos() as u64));
+    json!(nanoseconds.collect::<Vec<_>>())
+}
+
+fn counted(counted: &Counted) -> Value {
+    let batches = counted.batches.iter();
+    json!({
+        "model": counted.model,
+        "version": counted.version,
+        "requests": counted.requests,
+        "queue_mean_ns": counted.queue_ns,
+        "batches": batches.map(|(rows, runs)| json!([rows, runs])).collect::<Vec<_>>(),
     })
 }
 
@@ -103,6 +124,7 @@ fn outcomes(outcomes: &Outcomes) -> Value {
         "wrong": outcomes.wrong,
         "missing": outcomes.missing,
         "skipped": outcomes.skipped,
+        "doubled": outcomes.doubled,
         "failed": outcomes.failed,
     })
 }
@@ -177,6 +199,12 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
             .flatten()
             .map(read_usage)
             .collect(),
+        counted: value["server"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(read_counted)
+            .collect(),
         recording: Recording {
             elapsed: Duration::try_from_secs_f64(elapsed)?,
             outcomes: read_outcomes(&value["outcomes"]),
@@ -186,8 +214,27 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
             service: read_counts(&value["service_ns"]["counts"])?,
             lag: read_counts(&value["lag_ns"]["counts"])?,
             seconds: seconds.collect::<anyhow::Result<_>>()?,
+            recoveries: value["recoveries_ns"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|one| one.as_u64().map(Duration::from_nanos))
+                .collect(),
         },
     })
+}
+
+fn read_counted(value: &Value) -> Counted {
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let batches = value["batches"].as_array().into_iter().flatten();
+    let batches = batches.filter_map(|pair| Some((pair[0].as_u64()?, pair[1].as_u64()?)));
+    Counted {
+        model: text("model"),
+        version: text("version"),
+        requests: value["requests"].as_u64().unwrap_or_default(),
+        queue_ns: value["queue_mean_ns"].as_f64().unwrap_or_default(),
+        batches: batches.collect(),
+    }
 }
 
 fn read_usage(value: &Value) -> (f64, Usage) {
@@ -211,6 +258,7 @@ fn read_outcomes(value: &Value) -> Outcomes {
         wrong: count("wrong"),
         missing: count("missing"),
         skipped: count("skipped"),
+        doubled: count("doubled"),
         failed: codes.collect(),
     }
 }
@@ -227,6 +275,7 @@ fn read_counts(value: &Value) -> anyhow::Result<Histogram<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blows::Blows;
     use crate::outcome::Outcome;
     use crate::recording::{Recorder, Sample};
 
@@ -252,7 +301,7 @@ mod tests {
             steps: vec![StepReport {
                 name: "one".to_owned(),
                 offered_rate: Some(200.0),
-                recording: recorder.finish(),
+                recording: recorder.finish(&Blows::none()),
                 findings: vec![Finding {
                     text: "something".to_owned(),
                     met: true,
@@ -266,6 +315,13 @@ mod tests {
                         threads: 3,
                     },
                 )],
+                counted: vec![Counted {
+                    model: "m".to_owned(),
+                    version: "1".to_owned(),
+                    requests: 5,
+                    queue_ns: 2.5,
+                    batches: [(1, 3), (2, 1)].into(),
+                }],
             }],
         }
     }
@@ -282,6 +338,7 @@ mod tests {
         assert_eq!((own.answers, own.elapsed), (other.answers, other.elapsed));
         assert_eq!(own.seconds.len(), 9);
         assert_eq!(read.steps[0].usage, report.steps[0].usage);
+        assert_eq!(read.steps[0].counted, report.steps[0].counted);
         assert_eq!(write_report(&read), write_report(&report));
     }
 

@@ -14,6 +14,7 @@ pub use hgrm::write_hgrm;
 pub use html::write_html;
 pub use json::{read_report, write_report};
 
+use crate::counted::Counted;
 pub use crate::process::Usage;
 use crate::recording::Recording;
 use crate::slo::Finding;
@@ -39,6 +40,8 @@ pub struct StepReport {
     /// What the server took each second, if it was started for the run: seconds since the start of
     /// the step, its warm-up left out.
     pub usage: Vec<(f64, Usage)>,
+    /// What the server counted of its models, if it does.
+    pub counted: Vec<Counted>,
     /// What was asked, and how it turned out.
     pub findings: Vec<Finding>,
     /// Why the step's figures mean nothing, if so.
@@ -83,6 +86,10 @@ impl Report {
             own.recording.merge(&other.recording);
             own.findings.clear();
             own.invalid = own.invalid.take().or(other.invalid);
+            // Both saw the same server count.
+            if own.counted.is_empty() {
+                own.counted = other.counted;
+            }
             let rates = own.offered_rate.zip(other.offered_rate);
             own.offered_rate = rates.map(|(one, two)| one + two);
         }

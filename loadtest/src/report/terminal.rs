@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 use super::{Report, StepReport, Verdict};
+use crate::counted::Counted;
 use crate::recording::Progress;
 
 /// Tells how a step goes. On a terminal the line is written again each second; elsewhere there is one
@@ -99,6 +100,9 @@ fn step_summary(step: &StepReport) -> String {
         format!("p50 {}  p99 {}", service(0.5), service(0.99)),
     );
     put("requests", outcomes(step));
+    for counted in &step.counted {
+        put("server", self::counted(counted));
+    }
     for finding in &step.findings {
         put("asked", finding.to_string());
     }
@@ -106,6 +110,17 @@ fn step_summary(step: &StepReport) -> String {
         put("INVALID", reason.clone());
     }
     text
+}
+
+/// What the server counted of a model, in words.
+pub(super) fn counted(counted: &Counted) -> String {
+    format!(
+        "{} {}: {:.2} rows a batch, {} in the queue on average",
+        counted.model,
+        counted.version,
+        counted.mean_rows(),
+        time(counted.queue_ns as u64)
+    )
 }
 
 pub(super) fn outcomes(step: &StepReport) -> String {
@@ -116,6 +131,7 @@ pub(super) fn outcomes(step: &StepReport) -> String {
         ("wrong", outcomes.wrong),
         ("without an answer", outcomes.missing),
         ("not sent", outcomes.skipped),
+        ("answers that nobody waited for", outcomes.doubled),
     ];
     parts.push(format!("{} ok", outcomes.ok));
     for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {

@@ -2,20 +2,27 @@
 
 mod read;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use read::read_scenario;
 
-use crate::arrivals::Arrivals;
+use crate::arrivals::{Arrivals, Schedule};
+use crate::driver::Stop;
 use crate::faults::Fault;
 use crate::slo::Slo;
+use crate::target::{Endpoint, Protocol, Tls};
 
 /// A scenario, with every setting decided.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Who is driven.
     pub server: Server,
+    /// What carries the requests.
+    pub protocol: Protocol,
+    /// Whom to trust, if connections are to be encrypted.
+    pub tls: Option<Tls>,
     /// Connections over which requests are spread.
     pub connections: usize,
     /// Decides everything that is left to chance.
@@ -33,12 +40,34 @@ pub struct Scenario {
     pub steps: Vec<Step>,
 }
 
+impl Scenario {
+    /// How a server at this address is spoken to.
+    pub(crate) fn endpoint(&self, address: &str) -> Endpoint {
+        Endpoint {
+            address: address.to_owned(),
+            protocol: self.protocol,
+            tls: self.tls.clone(),
+        }
+    }
+
+    /// The numbers of rows that recordings ask for; none where they leave that open.
+    pub(crate) fn recorded_rows(&self) -> BTreeSet<u32> {
+        let recordings = self.steps.iter().filter_map(|step| match &step.arrivals {
+            Arrivals::Open(Schedule::Trace(recorded)) => Some(recorded),
+            _ => None,
+        });
+        let recorded = recordings.flat_map(|recorded| recorded.iter());
+        recorded.filter_map(|one| one.rows).collect()
+    }
+}
+
 /// Who is driven.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Server {
     /// One that runs, such as `127.0.0.1:8001`.
     At(String),
     /// One that is started for the run: a command that prints `gRPC on HOST:PORT` and then `ready`.
+    /// `{port}` in it stands for a free port, the same each time.
     Start(Vec<String>),
 }
 
@@ -68,6 +97,13 @@ pub struct RequestSpec {
     /// Whether each answer is compared with the one that the same request got alone before the run,
     /// and how far numbers may be apart: absolutely, and relative to the one that is right.
     pub check: Option<(f64, f64)>,
+    /// Where right answers are read from, if the server is not asked for them before the run.
+    pub expected: Option<PathBuf>,
+}
+
+impl RequestSpec {
+    /// How far numbers may be apart where it is not said: absolutely, and relative to the right one.
+    pub(crate) const TOLERANCE: (f64, f64) = (1e-5, 1e-3);
 }
 
 /// How large a dimension is.
@@ -99,8 +135,10 @@ pub struct Step {
     pub arrivals: Arrivals,
     /// What is left out of the figures at the start.
     pub warm_up: Duration,
-    /// What counts after that.
+    /// What counts after that, at most.
     pub duration: Duration,
+    /// Whether the step ends sooner.
+    pub stop: Stop,
     /// What goes wrong meanwhile.
     pub faults: Vec<Fault>,
     /// What must hold.

@@ -1,15 +1,17 @@
 //! Scenario files: TOML, all mistakes at once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jitney_settings::rule::{Between, Number, OneOf, Text, milliseconds, seconds, whole};
+use jitney_settings::rule::{Between, Number, OneOf, Text, Truth, milliseconds, seconds, whole};
 use jitney_settings::{Report, Table, Written, read_document, rule::Rule};
 
 use super::{RequestSpec, Scenario, Server, Sizes, Step};
-use crate::arrivals::{Arrivals, Process, Profile, Schedule, Step as RateStep};
+use crate::arrivals::{Arrivals, Process, Profile, Schedule, Step as RateStep, read_trace};
+use crate::driver::Stop;
 use crate::faults::{Fault, Kind as Wrong};
 use crate::slo::{Growth, Slo};
+use crate::target::{Protocol, Tls};
 
 /// Requests a second, or in flight.
 const RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000_000.0;
@@ -23,20 +25,26 @@ pub fn read_scenario(file: &Path, source: &str) -> Result<Scenario, Report> {
 }
 
 fn scenario(file: &Path, table: &mut Table<'_, '_>) -> Scenario {
-    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-    let (server, connections) = table
-        .section("server", server)
-        .unwrap_or_else(|| (default_server(), 1));
-    let requests = table.sections("requests", |table| request(&folder, table));
+    let folder = folder_of(file);
+    let written = table.section("server", |table| server(folder_of(file), table));
+    let ServerTable {
+        server,
+        protocol,
+        tls,
+        connections,
+    } = written.unwrap_or_default();
+    let requests = table.sections("requests", |table| request(folder, table));
     let why = "say what is sent, such as [[requests]] with model = \"digits\"";
     let requests = table.required("requests", requests, why);
-    let steps = table.sections("steps", |table| step(&folder, table));
+    let steps = table.sections("steps", |table| step(folder, table));
     let why = "say what happens, such as [[steps]] with arrivals = \"poisson\" and rate = 100";
     let steps = table.required("steps", steps, why);
     let timeout = table.value("timeout_ms", milliseconds(1.0..=A_DAY * 1e3));
     let lag = table.value("max_lag_ms", milliseconds(0.1..=60_000.0));
     Scenario {
         server,
+        protocol,
+        tls,
         connections,
         seed: table.value("seed", whole(0..=u64::MAX)).unwrap_or(1),
         timeout: timeout.unwrap_or(Duration::from_secs(10)),
@@ -49,24 +57,70 @@ fn scenario(file: &Path, table: &mut Table<'_, '_>) -> Scenario {
     }
 }
 
-fn default_server() -> Server {
-    Server::At("127.0.0.1:8001".to_owned())
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
-fn server(table: &mut Table<'_, '_>) -> (Server, usize) {
+/// What `[server]` says.
+struct ServerTable {
+    server: Server,
+    protocol: Protocol,
+    tls: Option<Tls>,
+    connections: usize,
+}
+
+impl Default for ServerTable {
+    fn default() -> Self {
+        Self {
+            server: Server::At("127.0.0.1:8001".to_owned()),
+            protocol: Protocol::default(),
+            tls: None,
+            connections: 1,
+        }
+    }
+}
+
+const PROTOCOLS: OneOf<'_, Protocol> = OneOf(&[
+    ("grpc", Protocol::Grpc),
+    ("grpc_stream", Protocol::GrpcStream),
+]);
+
+fn server(folder: &Path, table: &mut Table<'_, '_>) -> ServerTable {
+    let default = ServerTable::default();
     let address = table.value("address", Text);
     let command = table.list("command", Text);
     if address.is_some() && command.is_some() {
         let message = "contradicts address: a server that is started says where it is";
         table.contradict("command", message.to_owned());
     }
-    let connections = table.value("connections", whole(1..=10_000)).unwrap_or(1);
-    let server = match (address, command) {
-        (_, Some(command)) => Server::Start(command),
-        (Some(address), None) => Server::At(address),
-        (None, None) => default_server(),
-    };
-    (server, connections)
+    let connections = table.value("connections", whole(1..=10_000));
+    ServerTable {
+        server: match (address, command) {
+            (_, Some(command)) => Server::Start(command),
+            (Some(address), None) => Server::At(address),
+            (None, None) => default.server,
+        },
+        protocol: table.value("protocol", PROTOCOLS).unwrap_or_default(),
+        tls: table.section("tls", |table| tls(folder, table)),
+        connections: connections.unwrap_or(default.connections),
+    }
+}
+
+fn tls(folder: &Path, table: &mut Table<'_, '_>) -> Tls {
+    let mut file = |key| table.value(key, Text).map(|file| folder.join(file));
+    let (authority, certificate, key) = (file("authority"), file("certificate"), file("key"));
+    if certificate.is_some() != key.is_some() {
+        let message = "certificate and key belong together";
+        let present = if key.is_some() { "key" } else { "certificate" };
+        table.contradict(present, message.to_owned());
+    }
+    let why = "the file of certificates, as PEM, of who vouches for the server";
+    let authority = table.required("authority", authority, why);
+    Tls {
+        authority: authority.unwrap_or_default(),
+        name: table.value("name", Text),
+        identity: certificate.zip(key),
+    }
 }
 
 fn request(folder: &Path, table: &mut Table<'_, '_>) -> RequestSpec {
@@ -76,7 +130,8 @@ fn request(folder: &Path, table: &mut Table<'_, '_>) -> RequestSpec {
     let check = table.section("check", |table| {
         let absolute = table.value("absolute", Between(0.0..=f64::MAX));
         let relative = table.value("relative", Between(0.0..=f64::MAX));
-        (absolute.unwrap_or(1e-5), relative.unwrap_or(1e-3))
+        let (near, close) = RequestSpec::TOLERANCE;
+        (absolute.unwrap_or(near), relative.unwrap_or(close))
     });
     RequestSpec {
         model: model.unwrap_or_default(),
@@ -90,7 +145,17 @@ fn request(folder: &Path, table: &mut Table<'_, '_>) -> RequestSpec {
         dimensions: table.section("dimensions", dimensions).unwrap_or_default(),
         values: table.section("values", values).unwrap_or_default(),
         check,
+        expected: expected(folder, table),
     }
+}
+
+fn expected(folder: &Path, table: &mut Table<'_, '_>) -> Option<PathBuf> {
+    let file = table.value("expected", Text)?;
+    if table.lacks("file") {
+        let message = "says the answers of what file holds, and there is no file";
+        table.contradict("expected", message.to_owned());
+    }
+    Some(folder.join(file))
 }
 
 fn dimensions(table: &mut Table<'_, '_>) -> Vec<(String, Sizes)> {
@@ -143,20 +208,43 @@ fn values(table: &mut Table<'_, '_>) -> Vec<(String, (f64, f64))> {
 }
 
 fn step(folder: &Path, table: &mut Table<'_, '_>) -> Step {
+    let arrivals = arrivals(folder, table);
     let duration = table.value("duration_s", seconds(0.1..=30.0 * A_DAY));
-    let duration = table.required("duration_s", duration, "the seconds that count");
     let warm_up = table.value("warm_up_s", seconds(0.0..=A_DAY));
+    let warm_up = warm_up.unwrap_or(Duration::from_secs(2));
+    // A recording says itself how long it lasts.
+    let recorded = match (&arrivals, table.lacks("duration_s")) {
+        (Arrivals::Open(schedule), true) => schedule.end(),
+        _ => None,
+    };
+    let duration = duration.or(recorded.map(|end| end.saturating_sub(warm_up)));
+    let duration = table.required("duration_s", duration, "the seconds that count");
+    let slo = table.section("slo", slo).unwrap_or_default();
     Step {
         name: table
             .value("name", Text)
             .unwrap_or_else(|| "load".to_owned()),
-        arrivals: arrivals(table),
-        warm_up: warm_up.unwrap_or(Duration::from_secs(2)),
+        arrivals,
+        warm_up,
         duration: duration.unwrap_or_default(),
+        stop: stop(&slo, table),
         faults: table
             .sections("faults", |table| fault(folder, table))
             .unwrap_or_default(),
-        slo: table.section("slo", slo).unwrap_or_default(),
+        slo,
+    }
+}
+
+fn stop(slo: &Slo, table: &mut Table<'_, '_>) -> Stop {
+    let early = table.value("stop_early", Truth).unwrap_or_default();
+    match slo.latency {
+        Some((share, bound)) if early => Stop::WhenKnown(share, bound),
+        None if early => {
+            let message = "needs slo.latency_ms: it stops when it is known whether that holds";
+            table.contradict("stop_early", message.to_owned());
+            Stop::AtTheEnd
+        }
+        _ => Stop::AtTheEnd,
     }
 }
 
@@ -168,8 +256,12 @@ enum FaultName {
     HalfOpen,
     Malformed,
     Huge,
+    SlowReader,
     Reload,
+    Unload,
     File,
+    Terminate,
+    Kill,
 }
 
 const FAULTS: OneOf<'_, FaultName> = OneOf(&[
@@ -179,8 +271,12 @@ const FAULTS: OneOf<'_, FaultName> = OneOf(&[
     ("half_open", FaultName::HalfOpen),
     ("malformed", FaultName::Malformed),
     ("huge", FaultName::Huge),
+    ("slow_reader", FaultName::SlowReader),
     ("reload", FaultName::Reload),
+    ("unload", FaultName::Unload),
     ("file", FaultName::File),
+    ("terminate", FaultName::Terminate),
+    ("kill", FaultName::Kill),
 ]);
 
 fn fault(folder: &Path, table: &mut Table<'_, '_>) -> Fault {
@@ -195,17 +291,15 @@ fn fault(folder: &Path, table: &mut Table<'_, '_>) -> Fault {
         Some(FaultName::HalfOpen) => Wrong::HalfOpen,
         Some(FaultName::Malformed) => Wrong::Malformed,
         Some(FaultName::Huge) => Wrong::Huge,
-        Some(FaultName::Reload) => {
-            let model = table.value("model", Text);
-            let model = table.required("model", model, "the model that is loaded anew");
-            Wrong::Reload(model.unwrap_or_default())
-        }
+        Some(FaultName::SlowReader) => Wrong::SlowReader,
+        Some(FaultName::Terminate) => Wrong::Terminate,
+        Some(FaultName::Kill) => Wrong::Kill,
+        Some(FaultName::Reload) => Wrong::Reload(a_model(table)),
+        Some(FaultName::Unload) => Wrong::Unload(a_model(table), lasts(table)),
         Some(FaultName::File) => {
             let path = table.value("path", Text).map(|path| folder.join(path));
             let path = table.required("path", path, "the file that appears");
-            let lasts = table.value("lasts_ms", milliseconds(1.0..=A_DAY * 1e3));
-            let lasts = table.required("lasts_ms", lasts, "how long it is there");
-            Wrong::File(path.unwrap_or_default(), lasts.unwrap_or_default())
+            Wrong::File(path.unwrap_or_default(), lasts(table))
         }
     };
     Fault {
@@ -214,12 +308,25 @@ fn fault(folder: &Path, table: &mut Table<'_, '_>) -> Fault {
     }
 }
 
+fn a_model(table: &mut Table<'_, '_>) -> String {
+    let model = table.value("model", Text);
+    let model = table.required("model", model, "the model that is loaded anew");
+    model.unwrap_or_default()
+}
+
+fn lasts(table: &mut Table<'_, '_>) -> Duration {
+    let lasts = table.value("lasts_ms", milliseconds(1.0..=A_DAY * 1e3));
+    let lasts = table.required("lasts_ms", lasts, "how long it lasts");
+    lasts.unwrap_or_default()
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Closed,
     Constant,
     Poisson,
     Bursty,
+    Trace,
 }
 
 const KINDS: OneOf<'_, Kind> = OneOf(&[
@@ -227,9 +334,10 @@ const KINDS: OneOf<'_, Kind> = OneOf(&[
     ("constant", Kind::Constant),
     ("poisson", Kind::Poisson),
     ("bursty", Kind::Bursty),
+    ("trace", Kind::Trace),
 ]);
 
-fn arrivals(table: &mut Table<'_, '_>) -> Arrivals {
+fn arrivals(folder: &Path, table: &mut Table<'_, '_>) -> Arrivals {
     let kind = table.value("arrivals", KINDS);
     let kind = table.required("arrivals", kind, &format!("allowed: {}", KINDS.allowed()));
     let in_flight = table.value("in_flight", whole(1..=1_000_000));
@@ -242,6 +350,7 @@ fn arrivals(table: &mut Table<'_, '_>) -> Arrivals {
                 in_flight: in_flight.unwrap_or(1),
             };
         }
+        Some(Kind::Trace) => return Arrivals::Open(trace(folder, table)),
         Some(Kind::Constant) => Process::Even,
         Some(Kind::Poisson) => Process::Poisson,
         Some(Kind::Bursty) => Process::Bursty {
@@ -249,6 +358,17 @@ fn arrivals(table: &mut Table<'_, '_>) -> Arrivals {
         },
     };
     Arrivals::Open(Schedule::Process(process, profile(table)))
+}
+
+fn trace(folder: &Path, table: &mut Table<'_, '_>) -> Schedule {
+    let file = table.value("trace", Text).map(|file| folder.join(file));
+    let file = table.required("trace", file, "the file of the recording");
+    let speed = table.value("speed", Between(0.001..=1_000.0));
+    let recorded = file.map(|file| read_trace(&file, speed.unwrap_or(1.0)));
+    if let Some(Err(error)) = &recorded {
+        table.contradict("trace", error.clone());
+    }
+    Schedule::Trace(recorded.and_then(Result::ok).unwrap_or_default().into())
 }
 
 fn profile(table: &mut Table<'_, '_>) -> Profile {
@@ -330,6 +450,7 @@ fn slo(table: &mut Table<'_, '_>) -> Slo {
         max_error_share: table.value("max_error_share", Between(0.0..=1.0)),
         min_goodput: table.value("min_goodput", Between(RATES)),
         max_growth: table.section("max_growth", growth).unwrap_or_default(),
+        max_recovery: table.value("max_recovery_ms", milliseconds(0.0..=A_DAY * 1e3)),
         max_late: table.value("max_late", whole(0..=u64::MAX)),
         max_wrong: table.value("max_wrong", whole(0..=u64::MAX)).unwrap_or(0),
     }
