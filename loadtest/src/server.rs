@@ -79,9 +79,10 @@ impl Running {
         let started = started.context("only a server of server.command can be stopped")?;
         let mut child = started.child.lock().await;
         if let Some(mut old) = child.take() {
-            blows.deal();
             started.id.store(0, Ordering::Relaxed);
             stop(&mut old, end).await?;
+            // Until then one that was asked to stop may go on serving.
+            blows.deal();
         }
         self.start_again(started, &mut child).await
     }

@@ -1,5 +1,6 @@
 //! The load harness drives this server, while others misbehave.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jitney::config::RawServer;
@@ -34,6 +35,7 @@ async fn those_who_misbehave_harm_nobody_else() {
         "vanish",
         "churn",
         "half_open",
+        "slow_reader",
         "malformed",
         "huge",
     ];
@@ -93,4 +95,117 @@ async fn a_fast_server_that_fails_is_told_so() {
     let read = read_report(&write_report(&report)).unwrap();
     assert_eq!(read.verdict(), Verdict::Missed);
     assert!(write_html(&report).contains("MISSED"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_serves_again() {
+    let repository = Repository::new();
+    repository.add("add_sub", 1);
+    for kind in ["terminate", "kill"] {
+        let scenario = format!(
+            "max_lag_ms = 10000\n[server]\n\
+             command = [{:?}, \"serve\", {:?}, \"--grpc-address\", \"127.0.0.1:{{port}}\", \
+             \"--lame-duck-ms\", \"0\"]\n\
+             [[requests]]\nmodel = \"add_sub\"\ncheck = {{}}\n\
+             [[steps]]\narrivals = \"constant\"\nrate = 50\nwarm_up_s = 0\nduration_s = 6\n\
+             faults = [{{ kind = \"{kind}\", every_ms = 2500 }}]\n\
+             slo = {{ max_recovery_ms = 60000, max_error_share = 0.9 }}",
+            env!("CARGO_BIN_EXE_jitney"),
+            repository.path(),
+        );
+        let scenario = read_scenario(Path::new("s.toml"), &scenario).unwrap();
+        let session = Session::open(scenario).await.unwrap();
+        let report = session.run("s.toml", |_| |_| {}).await.unwrap();
+        let step = &report.steps[0];
+        assert!(!step.recording.recoveries.is_empty(), "{kind}");
+        assert_eq!(report.verdict(), Verdict::Met, "{:?}", step.findings);
+        // Nobody is served while there is nobody to serve.
+        let failed = step.recording.outcomes.failed.get("UNAVAILABLE");
+        assert!(failed.is_some(), "{kind}: {:?}", step.recording.outcomes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_gone_comes_back() {
+    let repository = Repository::new();
+    repository.add("add_sub", 1);
+    let settings = RawServer {
+        model_control: Some("explicit".to_owned()),
+        load_model: vec!["add_sub".to_owned()],
+        ..RawServer::default()
+    };
+    let node = Node::with(&repository.path(), settings).await;
+    let report = driven(
+        &node,
+        "[server]\nprotocol = \"grpc_stream\"\n[[requests]]\nmodel = \"add_sub\"\n\
+         [[steps]]\narrivals = \"constant\"\nrate = 100\nwarm_up_s = 0\nduration_s = 2\n\
+         faults = [{ kind = \"unload\", model = \"add_sub\", every_ms = 1200, lasts_ms = 300 }]\n\
+         slo = { max_recovery_ms = 20000 }",
+    )
+    .await;
+    let recording = &report.steps[0].recording;
+    let [Some(recovery)] = recording.recoveries[..] else {
+        panic!("{:?}", recording.recoveries)
+    };
+    assert!(recovery.as_millis() >= 290, "{recovery:?}");
+    // A stream says why, and no code.
+    assert!(recording.outcomes.failed["UNKNOWN"] >= 25);
+    assert_eq!(report.verdict(), Verdict::Met);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_is_played_with_its_sizes() {
+    let repository = Repository::new();
+    repository.add("add_sub", 1);
+    let node = Node::start(&repository.path()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("day.csv");
+    // So far apart that no two of them meet.
+    let lines: Vec<String> = (0..10)
+        .map(|number| format!("{},{}", 100 + number, 1 + 3 * (number % 2)))
+        .collect();
+    std::fs::write(&trace, lines.join("\n")).unwrap();
+    let report = driven(
+        &node,
+        &format!(
+            "[[requests]]\nmodel = \"add_sub\"\ncheck = {{}}\n\
+             [[steps]]\narrivals = \"trace\"\ntrace = {trace:?}\nspeed = 4\nwarm_up_s = 0\n\
+             duration_s = 3\nslo = {{ max_error_share = 0 }}"
+        ),
+    )
+    .await;
+    assert_eq!(report.verdict(), Verdict::Met);
+    let counted = &report.steps[0].counted[0];
+    assert_eq!(counted.batches, BTreeMap::from([(1, 5), (4, 5)]));
+    assert_eq!((counted.model.as_str(), counted.requests), ("add_sub", 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_are_compared_with_those_of_a_file() {
+    let repository = Repository::new();
+    repository.add("add_sub", 1);
+    let node = Node::start(&repository.path()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    // OUTPUT0 is the sum of the two, element by element.
+    let tensor = |name: &str, number: i32| {
+        let data = [number; 16];
+        format!(r#"{{"name":"{name}","datatype":"INT32","shape":[1,16],"data":{data:?}}}"#)
+    };
+    let (left, right) = (tensor("INPUT0", 3), tensor("INPUT1", 4));
+    write("in.json", &format!(r#"{{"inputs":[{left},{right}]}}"#));
+    for (sum, verdict) in [(7, Verdict::Met), (8, Verdict::Missed)] {
+        write("out.json", &format!(r#"{{"outputs":[{}]}}"#, tensor("OUTPUT0", sum)));
+        let folder = folder.path().display();
+        let report = driven(
+            &node,
+            &format!(
+                "[[requests]]\nmodel = \"add_sub\"\nfile = \"{folder}/in.json\"\n\
+                 expected = \"{folder}/out.json\"\n\
+                 [[steps]]\narrivals = \"closed\"\nin_flight = 1\nwarm_up_s = 0\nduration_s = 0.3"
+            ),
+        )
+        .await;
+        assert_eq!(report.verdict(), verdict, "{:?}", report.steps[0].findings);
+    }
 }

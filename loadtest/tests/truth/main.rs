@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use jitney_load::arrivals::{Process, Profile, Schedule, Step};
 use jitney_load::proto::ModelInferRequest;
-use jitney_load::{Arrivals, Mix, Plan, Recording, Request, Target};
+use jitney_load::{
+    Arrivals, Endpoint, Mix, Plan, Protocol, Recording, Request, Stop, Target, Tls,
+};
 use scripted::{Reply, Scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -141,4 +143,85 @@ async fn the_rate_follows_its_profile() {
         .collect();
     // The hundredth falls on the border.
     assert_eq!(seconds, [99, 400]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_stream_every_ending_is_counted_apart_too() {
+    let server = Scripted::start(|number, _| match number % 10 {
+        3 => Reply::Fails(tonic::Code::Unavailable),
+        5 => Reply::Twice,
+        7 => Reply::Never,
+        _ => Reply::After(Duration::from_millis(number % 10)),
+    })
+    .await;
+    let endpoint = Endpoint {
+        protocol: Protocol::GrpcStream,
+        ..Endpoint::from(&server.address)
+    };
+    let plan = Plan {
+        timeout: SECOND,
+        ..Plan::new(Arrivals::constant(100.0), Duration::ZERO, 2 * SECOND)
+    };
+    let target = Target::connect(endpoint, 1).await.unwrap();
+    let recording = plan.run(&target, &Mix::new(vec![request()])).await;
+    let outcomes = recording.unwrap().outcomes;
+    // Ids count from 1 on a stream.
+    let expected = |ending: u64| (1..=199).filter(|id| id % 10 == ending).count() as u64;
+    assert_eq!(outcomes.all(), 199);
+    assert_eq!(outcomes.missing, expected(7));
+    // An answer of a stream says why a request failed, and no code.
+    let failed = BTreeMap::from([("UNKNOWN", expected(3))]);
+    assert_eq!(outcomes.failed, failed);
+    assert_eq!(outcomes.doubled, expected(5));
+    assert_eq!(outcomes.ok, 199 - expected(3) - expected(7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_trusted_if_its_certificate_is() {
+    let certified = rcgen::generate_simple_self_signed(["models.test".to_owned()]).unwrap();
+    let certificate = certified.cert.pem();
+    let key = certified.signing_key.serialize_pem();
+    let identity = tonic::transport::Identity::from_pem(&certificate, key);
+    let script = |_, _| Reply::After(Duration::ZERO);
+    let server = Scripted::start_encrypted(identity, script).await;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    std::fs::write(&authority, certificate).unwrap();
+    let named = |name: &str| Endpoint {
+        tls: Some(Tls {
+            authority: authority.clone(),
+            name: Some(name.to_owned()),
+            identity: None,
+        }),
+        ..Endpoint::from(&server.address)
+    };
+    assert!(Target::connect(named("others.test"), 1).await.is_err());
+    let target = Target::connect(named("models.test"), 2).await.unwrap();
+    let plan = Plan::new(Arrivals::constant(100.0), Duration::ZERO, SECOND);
+    let recording = plan.run(&target, &Mix::new(vec![request()])).await.unwrap();
+    assert_eq!(recording.outcomes.ok, 99);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_ends_when_enough_is_known() {
+    // One in two takes longer than is asked, where one in ten may.
+    for (slow, held) in [(2, false), (1_000_000, true)] {
+        let bound = Duration::from_millis(400);
+        let server = Scripted::start(move |number, _| match number % slow {
+            1 => Reply::After(2 * bound),
+            _ => Reply::After(Duration::ZERO),
+        })
+        .await;
+        let plan = Plan {
+            stop: Stop::WhenKnown(0.9, bound),
+            ..Plan::new(Arrivals::constant(200.0), Duration::ZERO, 60 * SECOND)
+        };
+        let recording = driven(&server, request(), plan).await;
+        assert!(recording.elapsed < 20 * SECOND, "{:?}", recording.elapsed);
+        let all = recording.outcomes.all();
+        assert_eq!(recording.over(bound) * 10 < all, held, "{all}");
+        // Whatever was sent is waited for and counted.
+        let sent = recording.elapsed.as_secs_f64() * 200.0;
+        assert!((all as f64 - sent).abs() < 4.0, "{all} of {sent}");
+    }
 }

@@ -7,13 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use jitney_load::proto::{ModelInferRequest, ModelInferResponse};
+use jitney_load::proto::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service, StdError, http};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::{Code, Request, Response, Status};
+use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,8 @@ pub(crate) enum Reply {
     /// An answer that is another request's.
     OfAnother,
     Fails(Code),
+    /// Its answer, and once more; over a stream.
+    Twice,
     Never,
 }
 
@@ -46,6 +50,22 @@ impl Scripted {
     pub(crate) async fn start(
         script: impl Fn(u64, Duration) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::serve(Server::builder(), script).await
+    }
+
+    /// The same over TLS.
+    pub(crate) async fn start_encrypted(
+        identity: Identity,
+        script: impl Fn(u64, Duration) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let tls = ServerTlsConfig::new().identity(identity);
+        Self::serve(Server::builder().tls_config(tls).unwrap(), script).await
+    }
+
+    async fn serve(
+        mut server: Server,
+        script: impl Fn(u64, Duration) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let handler = Handler {
@@ -55,7 +75,7 @@ impl Scripted {
             most: Arc::default(),
         };
         let most = Arc::clone(&handler.most);
-        let server = tonic::transport::Server::builder().add_service(handler);
+        let server = server.add_service(handler);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self { address, most }
     }
@@ -79,6 +99,7 @@ impl Handler {
                 tokio::time::sleep(delay).await;
                 request.id
             }
+            Reply::Twice => request.id,
             Reply::OfAnother => (number + 1).to_string(),
             Reply::Fails(code) => return Err(Status::new(code, "as it was told")),
             Reply::Never => {
@@ -91,6 +112,52 @@ impl Handler {
             id,
             ..ModelInferResponse::default()
         }))
+    }
+}
+
+impl StreamingService<ModelInferRequest> for Handler {
+    type Response = ModelStreamInferResponse;
+    type ResponseStream = UnboundedReceiverStream<Result<ModelStreamInferResponse, Status>>;
+    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<ModelInferRequest>>) -> Self::Future {
+        let (tell, told) = unbounded_channel();
+        let handler = self.clone();
+        tokio::spawn(async move {
+            let mut requests = request.into_inner();
+            while let Ok(Some(request)) = requests.message().await {
+                let (handler, tell) = (handler.clone(), tell.clone());
+                tokio::spawn(async move {
+                    for answer in handler.streamed(request).await {
+                        // The client may have gone.
+                        let _ = tell.send(Ok(answer));
+                    }
+                });
+            }
+        });
+        Box::pin(async { Ok(Response::new(UnboundedReceiverStream::new(told))) })
+    }
+}
+
+impl Handler {
+    async fn streamed(self, request: ModelInferRequest) -> Vec<ModelStreamInferResponse> {
+        let id = request.id.clone();
+        let reply = (self.script)(id.parse().unwrap(), Duration::ZERO);
+        let answer = match self.answer(request).await {
+            Ok(answer) => ModelStreamInferResponse {
+                infer_response: Some(answer.into_inner()),
+                ..ModelStreamInferResponse::default()
+            },
+            Err(status) => ModelStreamInferResponse {
+                error_message: status.message().to_owned(),
+                infer_response: Some(ModelInferResponse {
+                    id,
+                    ..ModelInferResponse::default()
+                }),
+            },
+        };
+        let times = if matches!(reply, Reply::Twice) { 2 } else { 1 };
+        vec![answer; times]
     }
 }
 
@@ -131,8 +198,16 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let handler = self.clone();
         Box::pin(async {
-            let mut grpc = Grpc::new(tonic_prost::ProstCodec::default());
-            Ok(grpc.unary(handler, request).await)
+            Ok(match request.uri().path().ends_with("/ModelStreamInfer") {
+                true => {
+                    let mut grpc = Grpc::new(tonic_prost::ProstCodec::default());
+                    grpc.streaming(handler, request).await
+                }
+                false => {
+                    let mut grpc = Grpc::new(tonic_prost::ProstCodec::default());
+                    grpc.unary(handler, request).await
+                }
+            })
         })
     }
 }
