@@ -74,8 +74,8 @@ docs: tools ## Build the API documentation, without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 .PHONY: dockerfile
-dockerfile: venv ## Check Dockerfile.cuda
-	$(VENV)/bin/hadolint Dockerfile.cuda
+dockerfile: venv ## Check the Dockerfiles
+	$(VENV)/bin/hadolint Dockerfile.cuda deploy/loadtest/Dockerfile
 
 .PHONY: ci
 ci: lint docs test dockerfile ## Run everything that has to pass

@@ -33,10 +33,12 @@ enum Command {
     Report(report::Merge),
 }
 
+const STANDARD_OUTPUT: &str = "-";
+
 /// Where reports are written.
 #[derive(Debug, Args)]
 struct Written {
-    /// Write the report there, as JSON.
+    /// Write the report there, as JSON on one line; `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Write the report there, as a page that needs nothing else.
@@ -66,7 +68,12 @@ impl Written {
     /// Writes the report where it is wanted and shows it at the terminal.
     fn show(&self, report: &Report) -> anyhow::Result<Verdict> {
         self.write(report)?;
-        print!("{}", terminal::summary(report));
+        let summary = terminal::summary(report);
+        // Whoever reads the one is not to find the other in it.
+        match self.json.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
+            true => eprint!("{summary}"),
+            false => print!("{summary}"),
+        }
         Ok(report.verdict())
     }
 
@@ -76,7 +83,9 @@ impl Written {
             (&self.html, write_html(report)),
         ];
         for (file, text) in written {
-            if let Some(file) = file {
+            if file.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
+                print!("{text}");
+            } else if let Some(file) = file {
                 let done = fs::write(file, text);
                 done.with_context(|| format!("cannot write {}", file.display()))?;
             }

@@ -12,7 +12,7 @@ use super::Written;
 /// Show a report again, or several as one: those of generators that ran at the same time.
 #[derive(Debug, Args)]
 pub(super) struct Merge {
-    /// Reports, as JSON.
+    /// Reports, as JSON; or logs with such a line in them.
     #[arg(required = true)]
     reports: Vec<PathBuf>,
     #[command(flatten)]
@@ -25,7 +25,9 @@ impl Merge {
         for file in &self.reports {
             let text = fs::read_to_string(file);
             let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-            let report = read_report(&text);
+            // A log has other lines too.
+            let line = text.lines().rev().find(|line| line.starts_with('{'));
+            let report = read_report(line.unwrap_or(&text));
             let report = report.with_context(|| format!("{} is no report", file.display()))?;
             match &mut whole {
                 None => whole = Some(report),

@@ -1,0 +1,88 @@
+"""The load generator as people use it: its page in a browser, and as a Job of Kubernetes."""
+
+import os
+import shutil
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+from PIL import Image
+
+from server import BINARY, HANG, ROOT
+
+LOAD = BINARY.with_name("jitney-load")
+JOB = ROOT / "deploy" / "loadtest" / "job.yaml"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+# The first lines of each chart; see loadtest/src/report/chart.rs.
+BLUE, ORANGE = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+
+
+def load(*arguments):
+    done = subprocess.run(
+        [LOAD, *arguments], capture_output=True, text=True, timeout=HANG, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return {document["kind"]: document for document in yaml.safe_load_all(JOB.read_text())}
+
+
+def test_manifests_are_valid(documents):
+    assert set(documents) == {"ConfigMap", "Job"}
+    for document in documents.values():
+        kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+def test_generators_of_the_job_become_one_report(documents, examples, tmp_path):
+    scenario = tmp_path / "scenario.toml"
+    text = documents["ConfigMap"]["data"]["scenario.toml"]
+    # Generators beside each other on a busy machine lag.
+    text = "max_lag_ms = 60000\n" + text.replace("duration_s = 60", "duration_s = 2")
+    scenario.write_text(text)
+    [container] = documents["Job"]["spec"]["template"]["spec"]["containers"]
+    logs = []
+    for index in range(2):
+        arguments = [
+            argument.replace("/scenario/scenario.toml", str(scenario))
+            .replace("jitney:8001", examples.address)
+            .replace("$(INDEX)", str(index))
+            for argument in container["args"]
+        ]
+        logs.append(tmp_path / f"{index}.log")
+        # As Kubernetes keeps them: what a program prints and what it complains of are one log.
+        with logs[-1].open("w") as log:
+            subprocess.run(
+                [LOAD, *arguments], stdout=log, stderr=subprocess.STDOUT, timeout=HANG, check=False)
+    both = load("report", *logs)
+    # The two together offer twice as much.
+    assert "offered   200.0/s" in both, both
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look at the page")
+def test_the_page_shows_its_charts_in_a_browser(examples, tmp_path):
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text(
+        'max_lag_ms = 60000\n[[requests]]\nmodel = "digits"\n[[steps]]\nname = "<steady & \\"so\\">"\n'
+        'arrivals = "poisson"\nrate = 100\nwarm_up_s = 0\nduration_s = 4\n')
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    load("run", scenario, "--address", examples.address, "--html", page)
+    # Nothing that a browser would fetch or run.
+    text = page.read_text()
+    assert not any(word in text for word in ["<script", "http://", "https://", "@import", "url("])
+    subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         f"--user-data-dir={tmp_path / 'browser'}", "--window-size=1240,1600",
+         f"--screenshot={picture}", page.as_uri()],
+        env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, timeout=HANG, check=True)
+    with Image.open(picture) as image:
+        image = image.convert("RGB")
+        # The charts lie in two columns; each has a blue line and, but for the batches, an orange one.
+        half = image.width // 2
+        for left in (0, half):
+            column = image.crop((left, 0, left + half, image.height))
+            counts = {colour: count for count, colour in column.getcolors(1 << 24)}
+            assert counts.get(BLUE, 0) > 300
+            assert counts.get(ORANGE, 0) > 100
