@@ -1,8 +1,9 @@
 //! The protocol's element types: made up, and read as numbers.
 
-use anyhow::bail;
+use anyhow::{Context, bail, ensure};
 use fastrand::Rng;
 use half::{bf16, f16};
+use serde_json::{Value, json};
 
 /// How many elements, and between which numbers.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +68,48 @@ pub(crate) fn fractions(datatype: &str, raw: &[u8]) -> Option<Vec<f64>> {
     })
 }
 
+/// The elements as JSON has them.
+pub(crate) fn values(datatype: &str, raw: &[u8]) -> anyhow::Result<Value> {
+    if let Some(fractions) = fractions(datatype, raw) {
+        ensure!(
+            fractions.iter().all(|one| one.is_finite()),
+            "JSON has no numbers that are not finite"
+        );
+        return Ok(json!(fractions));
+    }
+    macro_rules! whole {
+        ($number:ty) => {{
+            let elements = raw.as_chunks::<{ size_of::<$number>() }>().0.iter();
+            let numbers = elements.map(|one| <$number>::from_le_bytes(*one));
+            Ok(json!(numbers.collect::<Vec<_>>()))
+        }};
+    }
+    match datatype {
+        "BOOL" => Ok(json!(raw.iter().map(|one| *one != 0).collect::<Vec<_>>())),
+        "INT8" => whole!(i8),
+        "INT16" => whole!(i16),
+        "INT32" => whole!(i32),
+        "INT64" => whole!(i64),
+        "UINT8" => whole!(u8),
+        "UINT16" => whole!(u16),
+        "UINT32" => whole!(u32),
+        "UINT64" => whole!(u64),
+        "BYTES" => texts(raw),
+        _ => bail!("the element type {datatype:?} is not known"),
+    }
+}
+
+fn texts(mut raw: &[u8]) -> anyhow::Result<Value> {
+    let mut texts = Vec::new();
+    while let Some((length, rest)) = raw.split_first_chunk::<4>() {
+        let text = rest.split_at_checked(u32::from_le_bytes(*length) as usize);
+        let (text, rest) = text.context("an element ends too early")?;
+        texts.push(std::str::from_utf8(text).context("JSON has no bytes that are no text")?);
+        raw = rest;
+    }
+    Ok(json!(texts))
+}
+
 fn halves(raw: &[u8], meaning: impl Fn(u16) -> f64) -> Vec<f64> {
     let elements = raw.as_chunks::<2>().0.iter();
     elements
@@ -109,5 +152,24 @@ mod tests {
         assert!(random_elements("FP8", &values, &mut random).is_err());
         let word = random_elements("BYTES", &values, &mut random).unwrap();
         assert_eq!(word.len(), 4 + word[0] as usize);
+    }
+
+    #[test]
+    fn json_has_the_same_elements() {
+        let values = |datatype: &str, raw: &[u8]| values(datatype, raw).map(|one| one.to_string());
+        assert_eq!(values("INT16", &[1, 0, 255, 255]).unwrap(), "[1,-1]");
+        assert_eq!(values("UINT8", &[7, 255]).unwrap(), "[7,255]");
+        assert_eq!(values("BOOL", &[0, 1]).unwrap(), "[false,true]");
+        assert_eq!(values("FP32", &0.5_f32.to_le_bytes()).unwrap(), "[0.5]");
+        let words = b"\x02\0\0\0hi\0\0\0\0";
+        assert_eq!(values("BYTES", words).unwrap(), r#"["hi",""]"#);
+        for (datatype, raw) in [
+            ("FP64", &f64::NAN.to_le_bytes()[..]),
+            ("BYTES", b"\x01\0\0\0\xff"),
+            ("BYTES", b"\x09\0\0\0x"),
+            ("FP8", b"x"),
+        ] {
+            assert!(values(datatype, raw).is_err(), "{datatype}");
+        }
     }
 }

@@ -34,7 +34,9 @@ pub(crate) async fn fill(scenario: &Scenario, target: &Target) -> anyhow::Result
                 ..spec.clone()
             };
             let made = made(&spec, target, &mut random).await?;
-            requests.extend(made.into_iter().map(|request| request.of_rows(*rows)));
+            for request in made {
+                requests.push(request.of_rows(*rows).for_protocol(scenario.protocol)?);
+            }
         }
     }
     Ok(requests)

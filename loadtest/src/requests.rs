@@ -11,12 +11,15 @@ use prost::Message;
 use crate::expected::Expected;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{InferParameter, ModelInferRequest};
+use crate::target::{Body, Protocol};
 
 /// A request made ready.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Its encoding.
     pub(crate) encoded: Bytes,
+    /// The same for a server that is spoken to over HTTP.
+    pub(crate) body: Option<Body>,
     /// From the moment it is meant to be sent to the last at which its answer is of use.
     pub(crate) deadline: Option<Duration>,
     /// What its answer should be, if that is looked at.
@@ -36,6 +39,7 @@ impl Request {
     pub(crate) fn raw(encoded: Vec<u8>) -> Self {
         Self {
             encoded: encoded.into(),
+            body: None,
             deadline: None,
             expected: None,
             rows: None,
@@ -56,6 +60,18 @@ impl Request {
             deadline: Some(deadline),
             ..Self::new(&message)
         }
+    }
+
+    /// Makes it ready for a protocol that needs more than its encoding.
+    pub(crate) fn for_protocol(mut self, protocol: Protocol) -> anyhow::Result<Self> {
+        self.body = match protocol {
+            Protocol::Grpc | Protocol::GrpcStream => None,
+            Protocol::Rest | Protocol::RestJson => {
+                let message = ModelInferRequest::decode(self.encoded.clone())?;
+                Some(Body::new(&message, protocol == Protocol::RestJson)?)
+            }
+        };
+        Ok(self)
     }
 
     /// Counts the answer as late if it comes later than this, whatever the server was told.

@@ -195,7 +195,10 @@ async fn answers_are_compared_with_those_of_a_file() {
     let (left, right) = (tensor("INPUT0", 3), tensor("INPUT1", 4));
     write("in.json", &format!(r#"{{"inputs":[{left},{right}]}}"#));
     for (sum, verdict) in [(7, Verdict::Met), (8, Verdict::Missed)] {
-        write("out.json", &format!(r#"{{"outputs":[{}]}}"#, tensor("OUTPUT0", sum)));
+        write(
+            "out.json",
+            &format!(r#"{{"outputs":[{}]}}"#, tensor("OUTPUT0", sum)),
+        );
         let folder = folder.path().display();
         let report = driven(
             &node,

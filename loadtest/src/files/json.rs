@@ -36,7 +36,8 @@ fn body(body: &Value, what: &str) -> anyhow::Result<Vec<Tensor>> {
     tensors.collect()
 }
 
-fn tensor(name: &str, written: &Value) -> anyhow::Result<Tensor> {
+/// A tensor of this name as JSON describes it.
+pub(crate) fn tensor(name: &str, written: &Value) -> anyhow::Result<Tensor> {
     let datatype = written["datatype"].as_str().context("has no datatype")?;
     let shape = written["shape"].as_array().context("has no shape")?;
     let shape: Option<Vec<i64>> = shape.iter().map(Value::as_i64).collect();

@@ -4,6 +4,8 @@
 mod json;
 mod npy;
 
+pub(crate) use json::tensor;
+
 use std::fs;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -21,11 +23,11 @@ const MOST_BYTES: u64 = 1 << 30;
 
 /// A tensor of a file.
 #[derive(Clone, Debug, PartialEq)]
-struct Tensor {
-    name: String,
-    datatype: String,
-    shape: Vec<i64>,
-    data: Bytes,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) datatype: String,
+    pub(crate) shape: Vec<i64>,
+    pub(crate) data: Bytes,
 }
 
 /// The requests that a file holds, for a model. Its name says how it is read: `.json` a body of V2's REST
@@ -93,7 +95,8 @@ fn request(tensors: Vec<Tensor>) -> ModelInferRequest {
     request
 }
 
-fn answer(tensors: Vec<Tensor>) -> ModelInferResponse {
+/// An answer with these outputs.
+pub(crate) fn answer(tensors: Vec<Tensor>) -> ModelInferResponse {
     let mut answer = ModelInferResponse::default();
     for tensor in tensors {
         answer.raw_output_contents.push(tensor.data);

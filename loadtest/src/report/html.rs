@@ -242,7 +242,7 @@ fn batches(step: &StepReport) -> String {
     });
     let marks = [
         1,
-        (most + 3) / 4,
+        most.div_ceil(4),
         most.div_ceil(2),
         (3 * most).div_ceil(4),
         *most,

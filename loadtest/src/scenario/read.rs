@@ -1,5 +1,10 @@
 //! Scenario files: TOML, all mistakes at once.
 
+mod arrivals;
+mod faults;
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,14 +12,13 @@ use jitney_settings::rule::{Between, Number, OneOf, Text, Truth, milliseconds, s
 use jitney_settings::{Report, Table, Written, read_document, rule::Rule};
 
 use super::{RequestSpec, Scenario, Server, Sizes, Step};
-use crate::arrivals::{Arrivals, Process, Profile, Schedule, Step as RateStep, read_trace};
+use crate::arrivals::Arrivals;
 use crate::driver::Stop;
-use crate::faults::{Fault, Kind as Wrong};
 use crate::slo::{Growth, Slo};
 use crate::target::{Protocol, Tls};
+use arrivals::{RATES, arrivals};
+use faults::fault;
 
-/// Requests a second, or in flight.
-const RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000_000.0;
 const A_DAY: f64 = 86_400.0;
 
 /// What `source`, the text of the scenario at `file`, means; or everything wrong with it.
@@ -83,6 +87,8 @@ impl Default for ServerTable {
 const PROTOCOLS: OneOf<'_, Protocol> = OneOf(&[
     ("grpc", Protocol::Grpc),
     ("grpc_stream", Protocol::GrpcStream),
+    ("rest", Protocol::Rest),
+    ("rest_json", Protocol::RestJson),
 ]);
 
 fn server(folder: &Path, table: &mut Table<'_, '_>) -> ServerTable {
@@ -94,14 +100,20 @@ fn server(folder: &Path, table: &mut Table<'_, '_>) -> ServerTable {
         table.contradict("command", message.to_owned());
     }
     let connections = table.value("connections", whole(1..=10_000));
+    let protocol = table.value("protocol", PROTOCOLS).unwrap_or_default();
+    let tls = table.section("tls", |table| tls(folder, table));
+    if tls.is_some() && matches!(protocol, Protocol::Rest | Protocol::RestJson) {
+        let message = "is offered over gRPC alone";
+        table.contradict("tls", message.to_owned());
+    }
     ServerTable {
         server: match (address, command) {
             (_, Some(command)) => Server::Start(command),
             (Some(address), None) => Server::At(address),
             (None, None) => default.server,
         },
-        protocol: table.value("protocol", PROTOCOLS).unwrap_or_default(),
-        tls: table.section("tls", |table| tls(folder, table)),
+        protocol,
+        tls,
         connections: connections.unwrap_or(default.connections),
     }
 }
@@ -248,181 +260,6 @@ fn stop(slo: &Slo, table: &mut Table<'_, '_>) -> Stop {
     }
 }
 
-#[derive(Clone, Copy)]
-enum FaultName {
-    Cancel,
-    Vanish,
-    Churn,
-    HalfOpen,
-    Malformed,
-    Huge,
-    SlowReader,
-    Reload,
-    Unload,
-    File,
-    Terminate,
-    Kill,
-}
-
-const FAULTS: OneOf<'_, FaultName> = OneOf(&[
-    ("cancel", FaultName::Cancel),
-    ("vanish", FaultName::Vanish),
-    ("churn", FaultName::Churn),
-    ("half_open", FaultName::HalfOpen),
-    ("malformed", FaultName::Malformed),
-    ("huge", FaultName::Huge),
-    ("slow_reader", FaultName::SlowReader),
-    ("reload", FaultName::Reload),
-    ("unload", FaultName::Unload),
-    ("file", FaultName::File),
-    ("terminate", FaultName::Terminate),
-    ("kill", FaultName::Kill),
-]);
-
-fn fault(folder: &Path, table: &mut Table<'_, '_>) -> Fault {
-    let kind = table.value("kind", FAULTS);
-    let kind = table.required("kind", kind, &format!("allowed: {}", FAULTS.allowed()));
-    let every = table.value("every_ms", milliseconds(1.0..=A_DAY * 1e3));
-    let every = table.required("every_ms", every, "from one time to the next");
-    let kind = match kind {
-        None | Some(FaultName::Cancel) => Wrong::Cancel,
-        Some(FaultName::Vanish) => Wrong::Vanish,
-        Some(FaultName::Churn) => Wrong::Churn,
-        Some(FaultName::HalfOpen) => Wrong::HalfOpen,
-        Some(FaultName::Malformed) => Wrong::Malformed,
-        Some(FaultName::Huge) => Wrong::Huge,
-        Some(FaultName::SlowReader) => Wrong::SlowReader,
-        Some(FaultName::Terminate) => Wrong::Terminate,
-        Some(FaultName::Kill) => Wrong::Kill,
-        Some(FaultName::Reload) => Wrong::Reload(a_model(table)),
-        Some(FaultName::Unload) => Wrong::Unload(a_model(table), lasts(table)),
-        Some(FaultName::File) => {
-            let path = table.value("path", Text).map(|path| folder.join(path));
-            let path = table.required("path", path, "the file that appears");
-            Wrong::File(path.unwrap_or_default(), lasts(table))
-        }
-    };
-    Fault {
-        kind,
-        every: every.unwrap_or(Duration::from_secs(1)),
-    }
-}
-
-fn a_model(table: &mut Table<'_, '_>) -> String {
-    let model = table.value("model", Text);
-    let model = table.required("model", model, "the model that is loaded anew");
-    model.unwrap_or_default()
-}
-
-fn lasts(table: &mut Table<'_, '_>) -> Duration {
-    let lasts = table.value("lasts_ms", milliseconds(1.0..=A_DAY * 1e3));
-    let lasts = table.required("lasts_ms", lasts, "how long it lasts");
-    lasts.unwrap_or_default()
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Closed,
-    Constant,
-    Poisson,
-    Bursty,
-    Trace,
-}
-
-const KINDS: OneOf<'_, Kind> = OneOf(&[
-    ("closed", Kind::Closed),
-    ("constant", Kind::Constant),
-    ("poisson", Kind::Poisson),
-    ("bursty", Kind::Bursty),
-    ("trace", Kind::Trace),
-]);
-
-fn arrivals(folder: &Path, table: &mut Table<'_, '_>) -> Arrivals {
-    let kind = table.value("arrivals", KINDS);
-    let kind = table.required("arrivals", kind, &format!("allowed: {}", KINDS.allowed()));
-    let in_flight = table.value("in_flight", whole(1..=1_000_000));
-    let variation = table.value("variation", Between(0.01..=1_000.0));
-    let process = match kind {
-        None => return Arrivals::constant(1.0),
-        Some(Kind::Closed) => {
-            let in_flight = table.required("in_flight", in_flight, "requests in flight");
-            return Arrivals::Closed {
-                in_flight: in_flight.unwrap_or(1),
-            };
-        }
-        Some(Kind::Trace) => return Arrivals::Open(trace(folder, table)),
-        Some(Kind::Constant) => Process::Even,
-        Some(Kind::Poisson) => Process::Poisson,
-        Some(Kind::Bursty) => Process::Bursty {
-            variation: variation.unwrap_or(4.0),
-        },
-    };
-    Arrivals::Open(Schedule::Process(process, profile(table)))
-}
-
-fn trace(folder: &Path, table: &mut Table<'_, '_>) -> Schedule {
-    let file = table.value("trace", Text).map(|file| folder.join(file));
-    let file = table.required("trace", file, "the file of the recording");
-    let speed = table.value("speed", Between(0.001..=1_000.0));
-    let recorded = file.map(|file| read_trace(&file, speed.unwrap_or(1.0)));
-    if let Some(Err(error)) = &recorded {
-        table.contradict("trace", error.clone());
-    }
-    Schedule::Trace(recorded.and_then(Result::ok).unwrap_or_default().into())
-}
-
-fn profile(table: &mut Table<'_, '_>) -> Profile {
-    let rate = table.value("rate", Between(RATES)).map(Profile::Constant);
-    let rates = table.sections("rates", |table| {
-        let lasts = table.value("lasts_s", seconds(0.001..=A_DAY));
-        let lasts = table.required("lasts_s", lasts, "how long this rate lasts");
-        let rate = table.value("rate", Between(0.0..=*RATES.end()));
-        let rate = table.required("rate", rate, "requests a second");
-        RateStep {
-            duration: lasts.unwrap_or_default(),
-            rate: rate.unwrap_or_default(),
-        }
-    });
-    let ramp = table.section("ramp", |table| Profile::Ramp {
-        from: a_rate(table, "from"),
-        to: a_rate(table, "to"),
-        over: a_time(table, "over_s"),
-    });
-    let diurnal = table.section("diurnal", |table| Profile::Diurnal {
-        low: a_rate(table, "low"),
-        high: a_rate(table, "high"),
-        period: a_time(table, "period_s"),
-    });
-    let mut given: Vec<Profile> = [rate, rates.map(Profile::Steps), ramp, diurnal]
-        .into_iter()
-        .flatten()
-        .collect();
-    if given.len() > 1 {
-        let message = "say one of rate, rates, ramp and diurnal";
-        table.contradict("arrivals", message.to_owned());
-    }
-    let any_wrong = ["rate", "rates", "ramp", "diurnal"];
-    if given.is_empty() && any_wrong.iter().all(|key| table.lacks(key)) {
-        table.required(
-            "rate",
-            None::<()>,
-            "requests a second; or rates, ramp or diurnal",
-        );
-    }
-    given.pop().unwrap_or(Profile::Constant(1.0))
-}
-
-fn a_rate<'d>(table: &mut Table<'d, '_>, key: &'d str) -> f64 {
-    let rate = table.value(key, Between(0.0..=*RATES.end()));
-    let rate = table.required(key, rate, "requests a second");
-    rate.unwrap_or_default()
-}
-
-fn a_time<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Duration {
-    let time = table.value(key, seconds(0.001..=30.0 * A_DAY));
-    table.required(key, time, "seconds").unwrap_or_default()
-}
-
 /// Percentiles, as they are spoken of.
 struct Percent;
 
@@ -464,142 +301,5 @@ fn growth(table: &mut Table<'_, '_>) -> Growth {
         descriptors: share("descriptors"),
         threads: share("threads"),
         latency: share("latency"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(source: &str) -> Result<Scenario, String> {
-        let report = read_scenario(Path::new("s/load.toml"), source);
-        report.map_err(|report| report.to_string())
-    }
-
-    #[test]
-    fn every_key_has_its_meaning() {
-        let scenario = read(
-            r#"
-seed = 7
-timeout_ms = 500
-max_outstanding = 10
-max_lag_ms = 2
-
-[server]
-command = ["jitney", "serve", "models"]
-connections = 3
-
-[[requests]]
-model = "minilm"
-version = "2"
-weight = 0.5
-deadline_ms = 20
-priority = 1
-rows = 4
-variants = 9
-file = "texts.txt"
-dimensions = { "input_ids.1" = { median = 40, low = 8, high = 256 }, default = 5 }
-values = { input_ids = [1, 100] }
-check = { relative = 0.01 }
-
-[[steps]]
-name = "a day"
-arrivals = "bursty"
-variation = 2
-diurnal = { low = 1, high = 9, period_s = 60 }
-warm_up_s = 1
-duration_s = 120
-slo = { percentile = 99.9, latency_ms = 50, max_error_share = 0.001, min_goodput = 4, max_late = 0, max_growth = { memory = 0.1 } }
-faults = [{ kind = "reload", model = "m", every_ms = 9 }, { kind = "file", path = "f", lasts_ms = 2, every_ms = 8 }]
-
-[[steps]]
-arrivals = "closed"
-in_flight = 64
-duration_s = 2
-"#,
-        )
-        .unwrap();
-        assert_eq!((scenario.seed, scenario.connections), (7, 3));
-        assert_eq!(scenario.timeout, Duration::from_millis(500));
-        assert!(matches!(&scenario.server, Server::Start(command) if command.len() == 3));
-        let [request] = &scenario.requests[..] else {
-            panic!("one request")
-        };
-        assert_eq!(request.file.as_deref(), Some(Path::new("s/texts.txt")));
-        assert_eq!(request.dimensions.len(), 2);
-        assert_eq!(request.values, [("input_ids".to_owned(), (1.0, 100.0))]);
-        assert_eq!(request.check, Some((1e-5, 0.01)));
-        let [day, closed] = &scenario.steps[..] else {
-            panic!("two steps")
-        };
-        let (share, latency) = day.slo.latency.unwrap();
-        assert!((share - 0.999).abs() < 1e-9 && latency == Duration::from_millis(50));
-        assert_eq!(day.slo.max_growth.memory, Some(0.1));
-        let [reload, file] = &day.faults[..] else {
-            panic!("two faults")
-        };
-        assert_eq!(reload.kind, Wrong::Reload("m".to_owned()));
-        let lasts = Duration::from_millis(2);
-        assert_eq!(file.kind, Wrong::File("s/f".into(), lasts));
-        assert!(matches!(
-            day.arrivals,
-            Arrivals::Open(Schedule::Process(
-                Process::Bursty { variation: 2.0 },
-                Profile::Diurnal { .. }
-            ))
-        ));
-        assert!(matches!(
-            closed.arrivals,
-            Arrivals::Closed { in_flight: 64 }
-        ));
-        assert_eq!(closed.slo, Slo::default());
-    }
-
-    #[test]
-    fn all_mistakes_are_told_at_once_with_their_lines() {
-        let report = read(
-            r#"sed = 1
-[server]
-address = "a"
-command = ["b"]
-[[requests]]
-modl = "digits"
-dimensions = { x = { low = 9, high = 3 } }
-[[steps]]
-arrivals = "sometimes"
-duration_s = 0
-[[steps]]
-arrivals = "poisson"
-duration_s = 1
-[[steps]]
-arrivals = "poisson"
-duration_s = 1
-rate = 3
-ramp = { from = 1, to = 2 }
-slo = { percentile = 100 }
-"#,
-        )
-        .unwrap_err();
-        let lines: Vec<&str> = report.lines().collect();
-        for (line, said) in [
-            (1, "sed: unknown key; did you mean seed?"),
-            (4, "server.command: contradicts address"),
-            (5, "requests[0].model: missing"),
-            (6, "requests[0].modl: unknown key; did you mean model?"),
-            (7, "requests[0].dimensions.x.high: found 3"),
-            (9, "steps[0].arrivals: found \"sometimes\""),
-            (10, "steps[0].duration_s: found 0; allowed: seconds"),
-            (11, "steps[1].rate: missing"),
-            (15, "steps[2].arrivals: say one of"),
-            (18, "steps[2].ramp.over_s: missing"),
-            (19, "steps[2].slo.percentile: found 100"),
-        ] {
-            let start = format!("s/load.toml:{line}: {said}");
-            assert!(
-                lines.iter().any(|line| line.starts_with(&start)),
-                "{start}\n{report}"
-            );
-        }
-        assert_eq!(lines.len(), 11, "{report}");
     }
 }

@@ -29,6 +29,10 @@ pub enum Protocol {
     Grpc,
     /// One ModelStreamInfer for each connection.
     GrpcStream,
+    /// HTTP, with tensors as they are (the binary data extension).
+    Rest,
+    /// HTTP, with tensors as JSON.
+    RestJson,
 }
 
 /// How a server proves who it is, and the client if it is asked to.

@@ -4,6 +4,7 @@
 
 mod codec;
 mod endpoint;
+mod rest;
 mod stream;
 mod unary;
 
@@ -14,9 +15,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use prost::Message;
+use tonic::Code;
 use tonic::transport::Channel;
 
 pub use endpoint::{Endpoint, Protocol, Tls};
+pub(crate) use rest::Body;
 
 use crate::outcome::Outcome;
 use crate::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -26,6 +29,7 @@ use crate::proto::{
     RepositoryModelUnloadRequest, ServerMetadataRequest,
 };
 use crate::requests::Request;
+use rest::Rest;
 use stream::Stream;
 
 /// Connections to a server that speaks KServe V2.
@@ -42,6 +46,8 @@ enum Connection {
     Unary(Channel),
     /// One call for all of them.
     Stream(Stream),
+    /// As many connections as there are requests in flight.
+    Rest(Box<Rest>),
 }
 
 impl Target {
@@ -54,10 +60,15 @@ impl Target {
         let strays = Arc::new(AtomicU64::new(0));
         let mut made = Vec::new();
         for _ in 0..connections.max(1) {
-            let channel = endpoint.connect().await?;
             made.push(match endpoint.protocol {
-                Protocol::Grpc => Connection::Unary(channel),
-                Protocol::GrpcStream => Connection::Stream(Stream::new(channel, &strays)),
+                Protocol::Grpc => Connection::Unary(endpoint.connect().await?),
+                Protocol::GrpcStream => {
+                    let channel = endpoint.connect().await?;
+                    Connection::Stream(Stream::new(channel, &strays))
+                }
+                Protocol::Rest | Protocol::RestJson => {
+                    Connection::Rest(Box::new(Rest::new(&endpoint.address)))
+                }
             });
         }
         Ok(Self {
@@ -71,17 +82,28 @@ impl Target {
         self.strays.load(Ordering::Relaxed)
     }
 
+    /// The server's HTTP, if that is how it is spoken to.
+    fn rest(&self) -> Option<&Rest> {
+        match self.connections.first() {
+            Some(Connection::Rest(rest)) => Some(rest),
+            _ => None,
+        }
+    }
+
     fn any(&self) -> anyhow::Result<GrpcInferenceServiceClient<Channel>> {
         let channel = match self.connections.first() {
             Some(Connection::Unary(channel)) => channel.clone(),
             Some(Connection::Stream(stream)) => stream.channel(),
-            None => bail!("no connection"),
+            Some(Connection::Rest(_)) | None => bail!("no connection for gRPC"),
         };
         Ok(GrpcInferenceServiceClient::new(channel).max_decoding_message_size(usize::MAX))
     }
 
     /// The server's name and version, as it says them.
     pub(crate) async fn about(&self) -> anyhow::Result<String> {
+        if let Some(rest) = self.rest() {
+            return rest.about().await;
+        }
         let answer = self.any()?.server_metadata(ServerMetadataRequest {}).await;
         let about = answer.context("the server does not say what it is")?;
         let about = about.into_inner();
@@ -94,6 +116,10 @@ impl Target {
         model: &str,
         version: &str,
     ) -> anyhow::Result<ModelMetadataResponse> {
+        if let Some(rest) = self.rest() {
+            let answer = rest.metadata(model, version).await;
+            return answer.with_context(|| format!("the metadata of {model}"));
+        }
         let request = ModelMetadataRequest {
             name: model.to_owned(),
             version: version.to_owned(),
@@ -105,6 +131,9 @@ impl Target {
 
     /// What the server has counted, by model and version; nothing if it does not count.
     pub(crate) async fn statistics(&self) -> Vec<ModelStatistics> {
+        if let Some(rest) = self.rest() {
+            return rest.statistics().await;
+        }
         let Ok(mut client) = self.any() else {
             return Vec::new();
         };
@@ -116,6 +145,9 @@ impl Target {
 
     /// Has the server load a model, anew if it has it.
     pub(crate) async fn load(&self, model: &str) -> anyhow::Result<()> {
+        if let Some(rest) = self.rest() {
+            return rest.repository(model, "load").await;
+        }
         let request = RepositoryModelLoadRequest {
             model_name: model.to_owned(),
             ..RepositoryModelLoadRequest::default()
@@ -127,6 +159,9 @@ impl Target {
 
     /// Has the server unload a model.
     pub(crate) async fn unload(&self, model: &str) -> anyhow::Result<()> {
+        if let Some(rest) = self.rest() {
+            return rest.repository(model, "unload").await;
+        }
         let request = RepositoryModelUnloadRequest {
             model_name: model.to_owned(),
             ..RepositoryModelUnloadRequest::default()
@@ -141,6 +176,9 @@ impl Target {
         &self,
         request: ModelInferRequest,
     ) -> anyhow::Result<ModelInferResponse> {
+        if let Some(rest) = self.rest() {
+            return rest.infer(&request).await;
+        }
         Ok(self.any()?.model_infer(request).await?.into_inner())
     }
 
@@ -156,6 +194,10 @@ impl Target {
                 Connection::Unary(channel) => {
                     let answer = unary::call(channel.clone(), request, number).await?;
                     Ok(judge(decoded(answer), request, number))
+                }
+                Connection::Rest(rest) => {
+                    let body = request.body.as_ref().ok_or(Code::Internal)?;
+                    Ok(judge(rest.call(body, number).await?, request, number))
                 }
                 Connection::Stream(stream) => {
                     let (answer, number) = stream.call(request).await?;

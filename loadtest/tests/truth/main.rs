@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )] // all of this is a test
 
+mod rest;
 mod scripted;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,7 @@ use std::time::Duration;
 
 use jitney_load::arrivals::{Process, Profile, Schedule, Step};
 use jitney_load::proto::ModelInferRequest;
-use jitney_load::{
-    Arrivals, Endpoint, Mix, Plan, Protocol, Recording, Request, Stop, Target, Tls,
-};
+use jitney_load::{Arrivals, Endpoint, Mix, Plan, Protocol, Recording, Request, Stop, Target, Tls};
 use scripted::{Reply, Scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
