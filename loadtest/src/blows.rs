@@ -12,6 +12,15 @@ pub(crate) struct Blows {
     dealt: Arc<Mutex<Vec<Blow>>>,
 }
 
+/// What was seen after a blow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// The first good answer of a request that was due after it came so long after it.
+    Served(Duration),
+    /// No such answer came in the time from the blow to the end of the run.
+    NotServed(Duration),
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Blow {
     /// Since the start of the run.
@@ -51,9 +60,13 @@ impl Blows {
         }
     }
 
-    /// How long each took.
-    pub(crate) fn recoveries(&self) -> Vec<Option<Duration>> {
-        self.dealt().iter().map(|blow| blow.recovered).collect()
+    /// What was seen of each in a run that sent requests until `end`.
+    pub(crate) fn recoveries(&self, end: Duration) -> Vec<Recovery> {
+        let seen = |blow: &Blow| match blow.recovered {
+            Some(after) => Recovery::Served(after),
+            None => Recovery::NotServed(end.saturating_sub(blow.at)),
+        };
+        self.dealt().iter().map(seen).collect()
     }
 
     fn dealt(&self) -> MutexGuard<'_, Vec<Blow>> {
@@ -72,9 +85,15 @@ mod tests {
         let at = blows.dealt()[0].at;
         let second = Duration::from_secs(1);
         blows.answered(at.saturating_sub(Duration::from_nanos(1)), at + second);
-        assert_eq!(blows.recoveries(), [None]);
+        let end = at + 5 * second;
+        let watched = Recovery::NotServed(5 * second);
+        assert_eq!(blows.recoveries(end), [watched]);
+        assert_eq!(
+            blows.recoveries(Duration::ZERO),
+            [Recovery::NotServed(Duration::ZERO)]
+        );
         blows.answered(at + second, at + 3 * second);
         blows.answered(at + second, at + 4 * second);
-        assert_eq!(blows.recoveries(), [Some(3 * second)]);
+        assert_eq!(blows.recoveries(end), [Recovery::Served(3 * second)]);
     }
 }

@@ -33,6 +33,7 @@ pub mod slo;
 mod target;
 
 pub use arrivals::Arrivals;
+pub use blows::Recovery;
 pub use counted::Counted;
 pub use driver::{Plan, Stop};
 pub use recording::{Progress, Recording, Second};

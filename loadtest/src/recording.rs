@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::blows::Blows;
+use crate::blows::{Blows, Recovery};
 use crate::outcome::{Outcome, Outcomes};
 
 /// One request that has ended; times are offsets from the start of the run.
@@ -38,9 +38,8 @@ pub struct Recording {
     pub lag: Histogram<u64>,
     /// Each second of the time that counts.
     pub seconds: Vec<Second>,
-    /// From each blow that the server was dealt to the first good answer of a request that was meant
-    /// to be sent after it; none where none came.
-    pub recoveries: Vec<Option<Duration>>,
+    /// What was seen after each blow that the server was dealt.
+    pub recoveries: Vec<Recovery>,
 }
 
 /// One second of a run.
@@ -132,7 +131,8 @@ impl Recorder {
     }
 
     pub(crate) fn finish(mut self, blows: &Blows) -> Recording {
-        self.recording.recoveries = blows.recoveries();
+        let end = self.warm_up + self.recording.elapsed;
+        self.recording.recoveries = blows.recoveries(end);
         self.recording
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::blows::Recovery;
 use crate::confidence::sureness;
 use crate::growth::Trend;
 use crate::process::Usage;
@@ -162,13 +163,14 @@ impl Slo {
     }
 }
 
+/// A blow so near the end that the time allowed was not over has shown nothing.
 fn recovery(recording: &Recording, most: Duration) -> Finding {
-    let recoveries = &recording.recoveries;
-    let longest = recoveries
-        .iter()
-        .copied()
-        .map(|one| one.unwrap_or(Duration::MAX))
-        .max();
+    let known = |recovery: &Recovery| match *recovery {
+        Recovery::Served(after) => Some(after),
+        Recovery::NotServed(watched) => (watched > most).then_some(Duration::MAX),
+    };
+    let recoveries: Vec<Duration> = recording.recoveries.iter().filter_map(known).collect();
+    let longest = recoveries.iter().max().copied();
     let seen = match longest {
         None => "nothing to recover from".to_owned(),
         Some(Duration::MAX) => "not served again after a blow".to_owned(),
@@ -208,4 +210,31 @@ fn latency(recording: &Recording, share: f64, bound: Duration) -> Finding {
 /// A percentage to two digits, never more than it is.
 fn floored(percent: f64) -> f64 {
     ((percent * 1e2).floor() / 1e2).min(99.99)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::Recorder;
+
+    #[test]
+    fn a_blow_near_the_end_shows_nothing() {
+        let second = Duration::from_secs(1);
+        let slo = Slo {
+            max_recovery: Some(2 * second),
+            ..Slo::default()
+        };
+        let met = |recoveries: &[Recovery]| {
+            let recorder = Recorder::new(Duration::ZERO, second);
+            let mut recording = recorder.finish(&crate::blows::Blows::none());
+            recording.recoveries = recoveries.to_vec();
+            slo.judge(&recording, &[]).iter().all(|finding| finding.met)
+        };
+        let (served, lost) = (Recovery::Served(second), Recovery::NotServed(3 * second));
+        let near = Recovery::NotServed(second);
+        assert!(met(&[served, near]));
+        assert!(!met(&[served, lost]));
+        assert!(!met(&[near]));
+        assert!(!met(&[Recovery::Served(3 * second)]));
+    }
 }

@@ -133,7 +133,40 @@ impl Model {
     }
 }
 
-type Models = HashMap<Arc<str>, Model>;
+#[derive(Clone, Debug, Default)]
+struct Models {
+    named: HashMap<Arc<str>, Model>,
+    /// Whether those that are to serve from the start are in it. Until then any name may yet come.
+    listed: bool,
+}
+
+impl Models {
+    fn get(&self, name: &str) -> Result<(&Arc<str>, &Model), Status> {
+        let found = self.named.get_key_value(name);
+        found.ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Status {
+        if !self.listed {
+            return Status::unavailable(
+                "the server has just started and does not know its models yet",
+            );
+        }
+        let mut names: Vec<&str> = self.named.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        names.truncate(20);
+        // A name can be as long as the message that brought it.
+        let name: String = name.chars().take(64).collect();
+        Status::not_found(format!(
+            "there is no model {name:?}; there {}",
+            match names.len() {
+                0 => "are none".to_owned(),
+                1 => format!("is {}", names.join(", ")),
+                _ => format!("are {}", names.join(", ")),
+            }
+        ))
+    }
+}
 
 /// What is served at this moment.
 #[derive(Debug, Default)]
@@ -148,9 +181,7 @@ impl Catalog {
     /// The version a request names: its number, or empty for the newest that serves.
     pub fn resolve(&self, model: &str, version: &str) -> Result<Arc<Version>, Status> {
         let models = self.models.load();
-        let Some((name, found)) = models.get_key_value(model) else {
-            return Err(unknown(&models, model));
-        };
+        let (name, found) = models.get(model)?;
         let slot = if version.is_empty() {
             let mut newest_first = found.versions.values().rev();
             newest_first.find(|slot| slot.version.is_some())
@@ -175,7 +206,7 @@ impl Catalog {
     pub fn index(&self) -> Vec<IndexEntry> {
         let models = self.models.load();
         let mut entries = Vec::new();
-        for (name, model) in models.iter() {
+        for (name, model) in &models.named {
             entries.extend(model.versions.iter().map(|(version, slot)| IndexEntry {
                 model: Arc::clone(name),
                 version: Some(*version),
@@ -198,7 +229,10 @@ impl Catalog {
     /// Every version that serves, by name and number.
     pub fn serving(&self) -> Vec<Arc<Version>> {
         let models = self.models.load();
-        let slots = models.values().flat_map(|model| model.versions.values());
+        let slots = models
+            .named
+            .values()
+            .flat_map(|model| model.versions.values());
         let mut versions: Vec<Arc<Version>> =
             slots.filter_map(|slot| slot.version.clone()).collect();
         versions.sort_by(|a, b| a.id.cmp(&b.id));
@@ -208,14 +242,14 @@ impl Catalog {
     /// The versions of one model that serve; an error if the model is not known.
     pub fn versions(&self, model: &str) -> Result<Vec<Arc<Version>>, Status> {
         let models = self.models.load();
-        let found = models.get(model).ok_or_else(|| unknown(&models, model))?;
+        let (_, found) = models.get(model)?;
         let slots = found.versions.values();
         Ok(slots.filter_map(|slot| slot.version.clone()).collect())
     }
 
     /// The names of all models known, whether they serve or not.
     pub fn models(&self) -> Vec<Arc<str>> {
-        self.models.load().keys().cloned().collect()
+        self.models.load().named.keys().cloned().collect()
     }
 
     /// Whether a request for this model, and version if it is not empty, would find an executor.
@@ -227,6 +261,17 @@ impl Catalog {
     /// Whom to watch to learn of changes, those of executors among them.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// Takes in the names of the models that are to serve; before that no name is known to be wrong.
+    pub(super) fn list(&self, names: &[String]) {
+        self.write(|models| {
+            for name in names {
+                let model = models.named.entry(Arc::from(name.as_str())).or_default();
+                "not loaded yet".clone_into(&mut model.reason);
+            }
+            models.listed = true;
+        });
     }
 
     /// Says where a version stands, leaving the one that serves in place.
@@ -288,7 +333,7 @@ impl Catalog {
     /// Forgets a model that is no longer in the repository.
     pub(super) fn forget(&self, name: &str) {
         self.write(|models| {
-            if let Some(model) = models.remove(name) {
+            if let Some(model) = models.named.remove(name) {
                 model
                     .versions
                     .into_values()
@@ -298,7 +343,7 @@ impl Catalog {
     }
 
     fn change(&self, name: &Arc<str>, change: impl FnOnce(&mut Model)) {
-        self.write(|models| change(models.entry(Arc::clone(name)).or_default()));
+        self.write(|models| change(models.named.entry(Arc::clone(name)).or_default()));
     }
 
     fn write(&self, change: impl FnOnce(&mut Models)) {
@@ -335,22 +380,6 @@ fn number(model: &str, version: &str) -> Result<u64, Status> {
     })
 }
 
-fn unknown(models: &Models, model: &str) -> Status {
-    let mut names: Vec<&str> = models.keys().map(AsRef::as_ref).collect();
-    names.sort_unstable();
-    names.truncate(20);
-    // A name can be as long as the message that brought it.
-    let model: String = model.chars().take(64).collect();
-    Status::not_found(format!(
-        "there is no model {model:?}; there {}",
-        match names.len() {
-            0 => "are none".to_owned(),
-            1 => format!("is {}", names.join(", ")),
-            _ => format!("are {}", names.join(", ")),
-        }
-    ))
-}
-
 fn not_ready(model: &str, version: &str, state: ModelState, reason: &str) -> Status {
     let version = if version.is_empty() {
         String::new()
@@ -374,5 +403,22 @@ fn join<'a>(versions: impl Iterator<Item = &'a u64>) -> String {
         "none".to_owned()
     } else {
         versions.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_wrong_once_all_names_are_known() {
+        let catalog = Catalog::default();
+        let code = |name| catalog.resolve(name, "").unwrap_err().code;
+        assert_eq!(code("digits"), Code::Unavailable);
+        assert_eq!(code("faces"), Code::Unavailable);
+        catalog.list(&["digits".to_owned()]);
+        assert_eq!(code("digits"), Code::Unavailable);
+        assert_eq!(code("faces"), Code::NotFound);
+        assert_eq!(catalog.index()[0].reason, "not loaded yet");
     }
 }

@@ -99,6 +99,7 @@ impl Reconciler {
                 Vec::new()
             }),
         };
+        self.catalog.list(&names);
         let failed = self.load_side_by_side(names).await;
         *self.missing() = Some(failed);
         self.catalog.changes().note();
@@ -259,9 +260,11 @@ impl Reconciler {
             Err(RepositoryError::NoModel { .. }) if known.loaded.is_empty() => {
                 // A client can ask for any name; none of them may cost memory.
                 self.known_models().remove(name);
-                return Err(Status::not_found(format!(
-                    "there is no model {name:?} in the repository"
-                )));
+                let reason = format!("there is no model {name:?} in the repository");
+                if self.catalog.versions(name).is_ok() {
+                    self.catalog.note_model(name, &reason);
+                }
+                return Err(Status::not_found(reason));
             }
             Err(error) => {
                 self.catalog.note_model(name, &error.to_string());

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jitney::config::RawServer;
-use jitney_load::Session;
 use jitney_load::report::{Report, Verdict, read_report, write_html, write_report};
 use jitney_load::scenario::{Server, read_scenario};
+use jitney_load::{Recovery, Session};
 
 use super::node::Node;
 use super::repository::{Repository, Simulated};
@@ -144,7 +144,7 @@ async fn a_model_that_is_gone_comes_back() {
     )
     .await;
     let recording = &report.steps[0].recording;
-    let [Some(recovery)] = recording.recoveries[..] else {
+    let [Recovery::Served(recovery)] = recording.recoveries[..] else {
         panic!("{:?}", recording.recoveries)
     };
     assert!(recovery.as_millis() >= 290, "{recovery:?}");

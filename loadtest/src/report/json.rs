@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::{Environment, Report, StepReport, Usage, Verdict};
+use crate::blows::Recovery;
 use crate::counted::Counted;
 use crate::outcome::{CODES, Outcomes, code_name};
 use crate::recording::{Recording, Second, histogram};
@@ -87,16 +88,22 @@ fn step(step: &StepReport) -> Value {
         "lag_ns": distribution(&recording.lag),
         "seconds": seconds,
         "usage": usage,
-        "recoveries_ns": recoveries(recording),
+        "recoveries": recording.recoveries.iter().map(recovery).collect::<Vec<_>>(),
         "server": step.counted.iter().map(counted).collect::<Vec<_>>(),
     })
 }
 
-/// Null where the server did not recover.
-fn recoveries(recording: &Recording) -> Value {
-    let recoveries = recording.recoveries.iter();
-    let nanoseconds = recoveries.map(|one| one.map(|one| one.as_nanos() as u64));
-    json!(nanoseconds.collect::<Vec<_>>())
+fn recovery(recovery: &Recovery) -> Value {
+    match recovery {
+        Recovery::Served(after) => json!({ "served_after_ns": after.as_nanos() as u64 }),
+        Recovery::NotServed(watched) => json!({ "not_served_for_ns": watched.as_nanos() as u64 }),
+    }
+}
+
+fn read_recovery(value: &Value) -> Option<Recovery> {
+    let time = |key: &str| value[key].as_u64().map(Duration::from_nanos);
+    let served = time("served_after_ns").map(Recovery::Served);
+    served.or_else(|| time("not_served_for_ns").map(Recovery::NotServed))
 }
 
 fn counted(counted: &Counted) -> Value {
@@ -214,11 +221,11 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
             service: read_counts(&value["service_ns"]["counts"])?,
             lag: read_counts(&value["lag_ns"]["counts"])?,
             seconds: seconds.collect::<anyhow::Result<_>>()?,
-            recoveries: value["recoveries_ns"]
+            recoveries: value["recoveries"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|one| one.as_u64().map(Duration::from_nanos))
+                .filter_map(read_recovery)
                 .collect(),
         },
     })
