@@ -5,7 +5,7 @@
 //! A fault is a value of a scenario's step. Each is committed by a task of its own as often as it says,
 //! until the step ends; the load goes on, and what the step asks is asked of that.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,14 +186,18 @@ impl Culprit {
             Kind::Reload(model) => self.target().await?.load(model).await,
             Kind::Unload(model, lasts) => {
                 let target = self.target().await?;
-                self.blows.deal();
                 target.unload(model).await?;
+                // Until then the model may go on serving.
+                self.blows.deal();
                 sleep(*lasts).await;
                 target.load(model).await
             }
             Kind::File(file, lasts) => {
+                let failed = || format!("cannot write {}", file.display());
+                std::fs::write(file, "").with_context(failed)?;
                 self.blows.deal();
-                appear(file, *lasts).await
+                sleep(*lasts).await;
+                std::fs::remove_file(file).with_context(failed)
             }
             Kind::Terminate => self.running.restart(End::Terminate, &self.blows).await,
             Kind::Kill => self.running.restart(End::Kill, &self.blows).await,
@@ -286,13 +290,6 @@ impl Culprit {
         let socket = socket.context("no connection in time")?;
         socket.with_context(|| format!("cannot connect to {}", self.endpoint.address))
     }
-}
-
-async fn appear(file: &Path, lasts: Duration) -> anyhow::Result<()> {
-    let failed = || format!("cannot write {}", file.display());
-    std::fs::write(file, "").with_context(failed)?;
-    sleep(lasts).await;
-    std::fs::remove_file(file).with_context(failed)
 }
 
 /// A HEADERS frame that opens this stream with a ModelInfer call, in literal fields without Huffman
