@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::backend::ort::{Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, MonotonicClock};
 use crate::config::{ModelControl, ServerConfig};
 use crate::device::{Inventory, Unavailable};
-use crate::frontend::grpc::{GrpcFrontend, Limits, Readiness};
+use crate::frontend::{Api, Frontend, Limits, Protocols, Readiness};
 use crate::repository::RepositoryError;
 use crate::serving::{Backends, Catalog, Control, Engine, Loader, Reconciler, Repository};
 
@@ -31,8 +31,10 @@ pub enum StartError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}; --grpc-address names another")]
+    #[error("cannot listen on {address}: {source}; --{flag} names another")]
     Bind {
+        /// What names the address.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -107,16 +109,20 @@ impl Machine {
     }
 }
 
+/// One task a port.
+type Frontends = JoinSet<Result<(), tonic::transport::Error>>;
+
 /// A server that is bound, answers probes, and loads its models.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    http_address: Option<SocketAddr>,
     machine: Machine,
     engine: Engine,
     readiness: Arc<Readiness>,
     config: ServerConfig,
-    frontend: JoinHandle<Result<(), tonic::transport::Error>>,
-    goaway: oneshot::Sender<()>,
+    frontends: Frontends,
+    goaway: watch::Sender<bool>,
     started: watch::Receiver<bool>,
     background: Vec<JoinHandle<()>>,
 }
@@ -137,19 +143,28 @@ impl Server {
             config.unload_least_used,
         );
         let readiness = Readiness::new(engine.clone(), Arc::clone(&reconciler));
-        let listener = bind(config.grpc_address).await?;
-        let address = listener.local_addr().unwrap_or(config.grpc_address);
-        let (goaway, leave) = oneshot::channel::<()>();
-        let frontend = GrpcFrontend {
+        let api = Api {
             engine: engine.clone(),
             reconciler: Arc::clone(&reconciler),
             readiness: Arc::clone(&readiness),
-            limits: limits(&config),
         };
-        let frontend = tokio::spawn(frontend.serve(listener, async {
-            // A sender that is dropped means the same as one that is used.
-            let _ = leave.await;
-        }));
+        let frontend = Frontend::new(api, limits(&config));
+        let goaway = watch::Sender::new(false);
+        let mut frontends = JoinSet::new();
+        let mut addresses = Vec::new();
+        for (listener, protocols) in bind(&config).await? {
+            addresses.push((listener.local_addr().ok(), protocols));
+            let mut leave = goaway.subscribe();
+            let leave = async move {
+                // A sender that is dropped means the same as one that is used.
+                let _ = leave.wait_for(|leave| *leave).await;
+            };
+            frontends.spawn(frontend.clone().serve(listener, protocols, leave));
+        }
+        let address_of = |serves: fn(&Protocols) -> bool| {
+            let mut addresses = addresses.iter();
+            addresses.find_map(|(address, protocols)| address.filter(|_| serves(protocols)))
+        };
         let (done, started) = watch::channel(false);
         let background = vec![
             tokio::spawn(Arc::clone(&readiness).follow()),
@@ -161,12 +176,13 @@ impl Server {
             )),
         ];
         Ok(Self {
-            address,
+            address: address_of(|protocols| protocols.grpc).unwrap_or(config.grpc_address),
+            http_address: address_of(|protocols| protocols.rest),
             machine,
             engine,
             readiness,
             config,
-            frontend,
+            frontends,
             goaway,
             started,
             background,
@@ -176,6 +192,11 @@ impl Server {
     /// Where gRPC is served.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where REST is served, if anywhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// What it runs on.
@@ -200,7 +221,7 @@ impl Server {
         mut stop: impl FnMut() -> S,
     ) -> Result<(), RunError> {
         tokio::select! {
-            ended = &mut self.frontend => return Ok(ended??),
+            Some(ended) = self.frontends.join_next() => return Ok(ended??),
             () = stop() => {}
         }
         self.readiness.leave();
@@ -213,16 +234,22 @@ impl Server {
         self.drain(clock.as_ref()).await
     }
 
-    async fn drain(self, clock: &dyn Clock) -> Result<(), RunError> {
+    async fn drain(mut self, clock: &dyn Clock) -> Result<(), RunError> {
         tracing::info!("taking no new calls, finishing those in progress");
         for task in &self.background {
             task.abort();
         }
         self.readiness.end_streams().await;
-        let _ = self.goaway.send(());
+        self.goaway.send_replace(true);
         let timeout = self.config.drain_timeout;
+        let ended = async {
+            while let Some(ended) = self.frontends.join_next().await {
+                ended??;
+            }
+            Ok::<(), RunError>(())
+        };
         tokio::select! {
-            ended = self.frontend => ended??,
+            ended = ended => ended?,
             () = clock.sleep_until(clock.now() + timeout) => {
                 return Err(RunError::NotDrained(timeout));
             }
@@ -232,10 +259,32 @@ impl Server {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Bind { address, source })
+/// Every port, and what is served there.
+async fn bind(config: &ServerConfig) -> Result<Vec<(TcpListener, Protocols)>, StartError> {
+    let grpc = config.grpc_address;
+    let shared = config.http_address == Some(grpc);
+    let protocols = Protocols {
+        grpc: true,
+        rest: shared,
+    };
+    let mut bound = vec![(listen("grpc-address", grpc).await?, protocols)];
+    if let Some(http) = config.http_address.filter(|_| !shared) {
+        let protocols = Protocols {
+            grpc: false,
+            rest: true,
+        };
+        bound.push((listen("http-address", http).await?, protocols));
+    }
+    Ok(bound)
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| StartError::Bind {
+        flag,
+        address,
+        source,
+    })
 }
 
 async fn reconcile(

@@ -44,6 +44,21 @@ impl Code {
             Self::Unavailable => 14,
         }
     }
+
+    /// The HTTP status number.
+    pub const fn http(self) -> u16 {
+        match self {
+            Self::InvalidArgument | Self::FailedPrecondition => 400,
+            Self::NotFound => 404,
+            Self::ResourceExhausted => 429,
+            // Known to proxies as that of a client that went away.
+            Self::Cancelled => 499,
+            Self::Internal => 500,
+            Self::Unimplemented => 501,
+            Self::Unavailable => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
 }
 
 /// An unsuccessful outcome: a code, and a sentence for the person who has to act on it.

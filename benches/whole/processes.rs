@@ -80,6 +80,7 @@ pub(crate) fn jitney(repository: &Path) -> anyhow::Result<Process> {
         Command::new(env!("CARGO_BIN_EXE_jitney"))
             .arg("serve")
             .arg(repository)
-            .args(["--grpc-address", "127.0.0.1:0", "--log", "warn"]),
+            .args(["--grpc-address", "127.0.0.1:0"])
+            .args(["--http-address", "off", "--log", "warn"]),
     )
 }

@@ -71,6 +71,9 @@ fn about(server: &Server) {
     println!("devices: {}", devices.join(", "));
     println!("ONNX Runtime from {}", machine.library.path().display());
     println!("gRPC on {} (plaintext)", server.address());
+    if let Some(address) = server.http_address() {
+        println!("REST on http://{address}/v2");
+    }
 }
 
 fn models(server: &Server) {

@@ -24,6 +24,12 @@ pub struct RawServer {
     #[arg(long, value_name = "ADDRESS", env = "JITNEY_GRPC_ADDRESS")]
     pub grpc_address: Option<String>,
 
+    /// IP address and port for REST, or off [default: 127.0.0.1:8000]
+    ///
+    /// The same as --grpc-address serves both on one port.
+    #[arg(long, value_name = "ADDRESS", env = "JITNEY_HTTP_ADDRESS")]
+    pub http_address: Option<String>,
+
     /// Shared library of ONNX Runtime [default: libonnxruntime.so]
     ///
     /// The default is looked for beside the executable, then in ../lib from there, and then by the

@@ -1,6 +1,7 @@
 //! How what was typed becomes what it means.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use jitney_settings::rule::{ADDRESS, OneOf, Rule, Text, Truth, milliseconds, who
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
 use super::raw::RawServer;
-use super::rule::{DEVICE, MODEL_NAME};
+use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME};
 use super::server::{ModelControl, ServerConfig, find_onnxruntime};
 use crate::model::DeviceChoice;
 
@@ -40,12 +41,18 @@ impl RawServer {
     }
 
     fn settle(self, table: &mut Table<'_, '_>) -> ServerConfig {
-        let loopback = ([127, 0, 0, 1], 8001).into();
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let second = Duration::from_secs(1);
         let mut s = Settings(table);
         let config = ServerConfig {
             repository: s.repository(self.repository),
-            grpc_address: s.one("grpc_address", self.grpc_address, ADDRESS, loopback),
+            grpc_address: s.one("grpc_address", self.grpc_address, ADDRESS, loopback(8001)),
+            http_address: s.one(
+                "http_address",
+                self.http_address,
+                ADDRESS_OR_OFF,
+                Some(loopback(8000)),
+            ),
             onnxruntime: s.onnxruntime(self.onnxruntime),
             device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
             model_control: s.one(

@@ -1,5 +1,7 @@
 //! Rules for settings that speak of the server's own terms.
 
+use std::net::SocketAddr;
+
 use jitney_settings::Written;
 use jitney_settings::rule::{Parsed, Rule};
 
@@ -30,6 +32,15 @@ impl Rule for OptionText {
 pub(super) const DEVICE: Parsed<DeviceChoice> = Parsed {
     parse: |text| parse_device(text).ok(),
     allowed: device::ALLOWED,
+};
+
+/// An address to listen on, or none.
+pub(super) const ADDRESS_OR_OFF: Parsed<Option<SocketAddr>> = Parsed {
+    parse: |text| match text {
+        "off" => Some(None),
+        address => address.parse().ok().map(Some),
+    },
+    allowed: "an IP address and a port, such as \"0.0.0.0:8000\" or \"[::]:8000\", or off",
 };
 
 /// A model's name.

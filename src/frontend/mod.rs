@@ -2,4 +2,99 @@
 //! Uses `wire` to translate and `serving`'s engine and reconciler to act.
 //! Never decides: a frontend that thinks is one that the next frontend has to copy.
 
-pub mod grpc;
+mod api;
+mod connections;
+mod grpc;
+mod limits;
+mod messages;
+mod readiness;
+mod rest;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+pub use api::Api;
+pub use limits::Limits;
+pub use readiness::Readiness;
+
+use connections::{connections, places};
+use limits::LimitLayer;
+
+/// Windows of HTTP/2: large enough that a tensor of megabytes is not stopped half-way.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const FRAME: u32 = 256 * 1024;
+/// How often a silent connection is asked whether its client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// What is served on one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// gRPC: the V2 service, health and reflection.
+    pub grpc: bool,
+    /// REST: the V2 routes and health.
+    pub rest: bool,
+}
+
+/// Every protocol on any number of ports, with one set of limits for all of them.
+#[derive(Clone, Debug)]
+pub struct Frontend {
+    api: Api,
+    limits: Limits,
+    layer: LimitLayer,
+    places: Arc<Semaphore>,
+}
+
+impl Frontend {
+    /// A frontend that serves nothing yet.
+    pub fn new(api: Api, limits: Limits) -> Self {
+        Self {
+            api,
+            limits,
+            layer: LimitLayer::new(limits),
+            places: places(limits.max_connections),
+        }
+    }
+
+    /// Serves until `shutdown` completes; then tells the clients (GOAWAY), finishes what is in
+    /// progress and returns.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        protocols: Protocols,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), tonic::transport::Error> {
+        let routes = self.routes(protocols);
+        Server::builder()
+            .layer(self.layer)
+            .accept_http1(protocols.rest)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_concurrent_streams(self.limits.max_concurrent_streams)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections(listener, self.places), shutdown)
+            .await
+    }
+
+    fn routes(&self, protocols: Protocols) -> Routes {
+        let rest = || rest::routes(self.api.clone(), self.limits);
+        let routes = match (protocols.grpc, protocols.rest) {
+            (false, _) => rest(),
+            (true, false) => return grpc::routes(self.api.clone(), self.limits),
+            (true, true) => {
+                let grpc = grpc::routes(self.api.clone(), self.limits).into_axum_router();
+                Router::new().merge(grpc.reset_fallback()).merge(rest())
+            }
+        };
+        Routes::from(routes)
+    }
+}

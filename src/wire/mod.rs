@@ -1,4 +1,4 @@
-//! Protobuf messages to the server's own terms and back.
+//! Protobuf messages and JSON to the server's own terms and back.
 //! Uses `proto`, `serving`'s request and response, `model` and `tensor`.
 //! Never asks a model, a queue or a clock: what a message says is all there is.
 
@@ -6,6 +6,7 @@ mod config;
 mod contents;
 mod request;
 mod response;
+pub mod rest;
 mod statistics;
 
 pub use config::model_config;

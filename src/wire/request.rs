@@ -13,7 +13,7 @@ use crate::serving::{InferRequest, NamedTensor};
 use crate::status::{Code, Status};
 use crate::tensor::{Dtype, Shape, Tensor};
 
-type Parameters = HashMap<String, InferParameter>;
+pub(super) type Parameters = HashMap<String, InferParameter>;
 
 /// A request, and what its parameters ask for beside the inference.
 #[derive(Debug)]
@@ -40,24 +40,26 @@ const NOT_OFFERED: [(&str, &str); 5] = [
 pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
     let model = message.model_name;
     let about = |status: Status| status.about(format_args!("model {model:?}"));
-    refuse_parameters(&message.parameters).map_err(about)?;
-    let timeout = timeout(&message.parameters).map_err(about)?;
-    let priority = priority(&message.parameters).map_err(about)?;
-    let inputs = inputs(message.inputs, message.raw_input_contents).map_err(about)?;
-    let outputs = outputs(message.outputs).map_err(about)?;
+    let request = InferRequest {
+        version: message.model_version,
+        id: message.id,
+        inputs: inputs(message.inputs, message.raw_input_contents).map_err(about)?,
+        outputs: outputs(message.outputs).map_err(about)?,
+        ..InferRequest::default()
+    };
+    let mut asked = asked(request, &message.parameters).map_err(about)?;
+    asked.request.model = model;
+    Ok(asked)
+}
+
+/// What the parameters of a request ask for.
+pub(super) fn asked(mut request: InferRequest, parameters: &Parameters) -> Result<Asked, Status> {
+    refuse_parameters(parameters)?;
+    request.priority = priority(parameters)?;
     Ok(Asked {
-        request: InferRequest {
-            model,
-            version: message.model_version,
-            id: message.id,
-            inputs,
-            outputs,
-            deadline: None,
-            priority,
-            alone: false,
-        },
-        timeout,
-        final_response_flag: is_true(&message.parameters, "triton_enable_empty_final_response"),
+        request,
+        timeout: timeout(parameters)?,
+        final_response_flag: is_true(parameters, "triton_enable_empty_final_response"),
     })
 }
 
@@ -172,15 +174,7 @@ fn named(
     data: impl FnOnce(&str, Dtype) -> Result<Bytes, Status>,
 ) -> Result<NamedTensor, Status> {
     refuse_parameters(&input.parameters)?;
-    let dtype = Dtype::from_name(&input.datatype).ok_or_else(|| {
-        let names: Vec<_> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
-        let found: String = input.datatype.chars().take(32).collect();
-        Status::invalid(format!(
-            "input {:?} has datatype {found:?}; there are {}",
-            input.name,
-            names.join(", ")
-        ))
-    })?;
+    let dtype = dtype(&input.name, &input.datatype)?;
     let data = data(&input.name, dtype)?;
     Ok(NamedTensor {
         tensor: Tensor {
@@ -189,6 +183,17 @@ fn named(
             data,
         },
         name: input.name,
+    })
+}
+
+pub(super) fn dtype(input: &str, datatype: &str) -> Result<Dtype, Status> {
+    Dtype::from_name(datatype).ok_or_else(|| {
+        let names: Vec<_> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+        let found: String = datatype.chars().take(32).collect();
+        Status::invalid(format!(
+            "input {input:?} has datatype {found:?}; there are {}",
+            names.join(", ")
+        ))
     })
 }
 

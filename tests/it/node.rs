@@ -59,6 +59,8 @@ impl Node {
         let settings = RawServer {
             repository: Some(repository.to_owned()),
             grpc_address: Some("127.0.0.1:0".to_owned()),
+            // The same port.
+            http_address: settings.http_address.or(Some("127.0.0.1:0".to_owned())),
             onnxruntime: Some(onnxruntime()),
             ..settings
         };

@@ -37,6 +37,7 @@ fn defaults() -> ServerConfig {
     ServerConfig {
         repository: PathBuf::from("models"),
         grpc_address: "127.0.0.1:8001".parse().unwrap(),
+        http_address: Some("127.0.0.1:8000".parse().unwrap()),
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
         model_control: ModelControl::Start,
@@ -71,6 +72,7 @@ fn every_key_of_the_file() {
     let source = r#"
 repository = "here"
 grpc_address = "[::]:9000"
+http_address = "off"
 onnxruntime = "/opt/libonnxruntime.so"
 device = "cuda"
 model_control = "explicit"
@@ -93,6 +95,7 @@ log = "debug"
     let expected = ServerConfig {
         repository: PathBuf::from("here"),
         grpc_address: SocketAddr::from(([0_u16; 8], 9_000)),
+        http_address: None,
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,
         model_control: ModelControl::Explicit,

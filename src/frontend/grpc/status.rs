@@ -12,7 +12,7 @@ const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 const MOST_MESSAGE: usize = 2048;
 
 /// A status as gRPC sends it.
-pub(super) fn grpc(mut status: Status) -> tonic::Status {
+pub(in crate::frontend) fn grpc(mut status: Status) -> tonic::Status {
     if status.message.len() > MOST_MESSAGE {
         let end = status.message.floor_char_boundary(MOST_MESSAGE);
         status.message.truncate(end);

@@ -7,18 +7,18 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::limits::Held;
 use super::service::infer;
 use crate::clock::Moment;
+use crate::frontend::api::Api;
+use crate::frontend::limits::Held;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
 };
-use crate::serving::Engine;
 
 /// What one stream needs.
 pub(super) struct Exchange {
-    pub(super) engine: Engine,
+    pub(super) api: Api,
     /// When the whole call ends.
     pub(super) deadline: Option<Moment>,
     pub(super) held: Option<Arc<Held>>,
@@ -34,7 +34,7 @@ pub(super) fn stream_infer(
     requests: Streaming<ModelInferRequest>,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send {
     let Exchange {
-        engine,
+        api,
         deadline,
         held,
         max_requests,
@@ -42,12 +42,12 @@ pub(super) fn stream_infer(
     } = exchange;
     messages(requests, ends)
         .map(move |message| {
-            let engine = engine.clone();
+            let api = api.clone();
             let held = held.clone();
             async move {
                 let message = message?;
                 let id = message.id.clone();
-                let answer = infer(&engine, message, deadline, false).await;
+                let answer = infer(&api, message, deadline, false).await;
                 if let Some(held) = held {
                     held.give_back_message();
                 }

@@ -10,15 +10,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::grpc::status::grpc;
 use super::messages::{Messages, TooLarge};
-use super::status::grpc;
+use super::rest::error;
 use crate::status::Status;
 
 /// What a client is told to wait when the server is full; the queues have better estimates.
@@ -88,7 +90,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn take(&self, bytes: usize) -> Result<(), Status> {
+    /// Counts bytes that the call has brought.
+    pub(super) fn take(&self, bytes: usize) -> Result<(), Status> {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.gauge.take(bytes)
     }
@@ -179,20 +182,26 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let is_grpc = is_grpc(request.headers());
         match self.gauge.enter() {
             Err(status) => LimitedFuture::Refused {
-                status: Some(grpc(status)),
+                answer: Some(match is_grpc {
+                    true => grpc(status).into_http(),
+                    false => error(&status).map(Body::new),
+                }),
             },
             Ok(held) => {
-                let (mut parts, body) = request.into_parts();
+                let (mut parts, mut body) = request.into_parts();
                 parts.extensions.insert(Arc::clone(&held));
-                let messages = Messages::new(self.gauge.limits.max_message_bytes);
-                let body = Body::new(MeteredBody {
-                    inner: body,
-                    held: Arc::clone(&held),
-                    messages,
-                    refused: None,
-                });
+                // A body of REST is counted by whoever reads it, as it is one message.
+                if is_grpc {
+                    body = Body::new(MeteredBody {
+                        inner: body,
+                        held: Arc::clone(&held),
+                        messages: Messages::new(self.gauge.limits.max_message_bytes),
+                        refused: None,
+                    });
+                }
                 LimitedFuture::Admitted {
                     future: self.inner.call(Request::from_parts(parts, body)),
                     held: Some(held),
@@ -202,11 +211,16 @@ where
     }
 }
 
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content.is_some_and(|content| content.starts_with(b"application/grpc"))
+}
+
 pin_project! {
     /// The answer of a limited service.
     #[project = LimitedProjection]
     pub(super) enum LimitedFuture<F> {
-        Refused { status: Option<tonic::Status> },
+        Refused { answer: Option<Response<Body>> },
         Admitted {
             #[pin]
             future: F,
@@ -223,10 +237,8 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            LimitedProjection::Refused { status } => {
-                let status = status.take();
-                let status = status.unwrap_or_else(|| tonic::Status::internal("polled again"));
-                Poll::Ready(Ok(status.into_http()))
+            LimitedProjection::Refused { answer } => {
+                Poll::Ready(Ok(answer.take().unwrap_or_default()))
             }
             LimitedProjection::Admitted { future, held } => {
                 let response = ready!(future.poll(context))?;

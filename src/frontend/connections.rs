@@ -12,12 +12,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Accepts connections while fewer than `most` are open.
+/// Places for so many connections, whatever port they come to.
+pub(super) fn places(most: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+/// Accepts connections while there are places.
 pub(super) fn connections(
     listener: TcpListener,
-    most: usize,
+    places: Arc<Semaphore>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
     stream::unfold((listener, places), |(listener, places)| async {
         let place = Arc::clone(&places).acquire_owned().await.ok()?;
         let accepted = listener.accept().await.map(|(stream, _)| {

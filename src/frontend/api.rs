@@ -1,0 +1,172 @@
+//! The calls of the V2 protocol, in its messages: what gRPC and REST both answer with.
+
+use std::sync::Arc;
+
+use super::readiness::Readiness;
+use crate::clock::Moment;
+use crate::proto::repository_index_response::ModelIndex;
+use crate::proto::*;
+use crate::serving::{Engine, InferResponse, ModelState, Reconciler, Version};
+use crate::status::{Code, Status};
+use crate::wire::{self, Asked};
+
+/// The parts of the protocol's extensions that are offered.
+const EXTENSIONS: [&str; 6] = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "statistics",
+];
+
+/// The calls of the V2 protocol.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Where requests go.
+    pub engine: Engine,
+    /// Where load and unload go.
+    pub reconciler: Arc<Reconciler>,
+    /// Whether the server is ready.
+    pub readiness: Arc<Readiness>,
+}
+
+impl Api {
+    /// Answers one request by the earlier of its own deadline and its call's.
+    pub(super) async fn infer(
+        &self,
+        asked: Asked,
+        call_deadline: Option<Moment>,
+        alone: bool,
+    ) -> Result<InferResponse, Status> {
+        let clock = self.engine.clock();
+        let own = asked.timeout.map(|timeout| clock.now() + timeout);
+        let mut request = asked.request;
+        request.alone = alone;
+        request.deadline = match (call_deadline, own) {
+            (Some(call), Some(own)) => Some(call.min(own)),
+            (call, own) => call.or(own),
+        };
+        self.engine.infer(request).await
+    }
+
+    pub(super) fn server_ready(&self) -> ServerReadyResponse {
+        let ready = self.readiness.is_ready();
+        ServerReadyResponse { ready }
+    }
+
+    pub(super) fn model_ready(&self, asked: &ModelReadyRequest) -> ModelReadyResponse {
+        let ready = self.engine.catalog().is_ready(&asked.name, &asked.version);
+        ModelReadyResponse { ready }
+    }
+
+    pub(super) fn server_metadata(&self) -> ServerMetadataResponse {
+        ServerMetadataResponse {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        }
+    }
+
+    pub(super) fn model_metadata(
+        &self,
+        asked: &ModelMetadataRequest,
+    ) -> Result<ModelMetadataResponse, Status> {
+        let version = self.version(&asked.name, &asked.version)?;
+        let all = self.engine.catalog().versions(&asked.name)?;
+        let numbers: Vec<u64> = all.iter().map(|version| version.id.version).collect();
+        Ok(wire::model_metadata(&version, &numbers))
+    }
+
+    pub(super) fn model_config(
+        &self,
+        asked: &ModelConfigRequest,
+    ) -> Result<ModelConfigResponse, Status> {
+        let version = self.version(&asked.name, &asked.version)?;
+        let config = Some(wire::model_config(&version));
+        Ok(ModelConfigResponse { config })
+    }
+
+    pub(super) fn model_statistics(
+        &self,
+        asked: &ModelStatisticsRequest,
+    ) -> Result<ModelStatisticsResponse, Status> {
+        let catalog = self.engine.catalog();
+        let versions = match (asked.name.as_str(), asked.version.as_str()) {
+            ("", _) => catalog.serving(),
+            (name, "") => catalog.versions(name)?,
+            (name, version) => vec![self.version(name, version)?],
+        };
+        let versions = versions.iter();
+        let model_stats = versions.map(|version| wire::model_statistics(version));
+        Ok(ModelStatisticsResponse {
+            model_stats: model_stats.collect(),
+        })
+    }
+
+    pub(super) async fn repository_index(
+        &self,
+        asked: RepositoryIndexRequest,
+    ) -> Result<RepositoryIndexResponse, Status> {
+        only_repository(&asked.repository_name)?;
+        let entries = self.reconciler.index().await?;
+        let models = entries
+            .into_iter()
+            .filter(|entry| !asked.ready || entry.state == ModelState::Ready)
+            .map(|entry| ModelIndex {
+                name: entry.model.to_string(),
+                version: entry
+                    .version
+                    .map_or(String::new(), |version| version.to_string()),
+                state: entry.state.name().to_owned(),
+                reason: entry.reason,
+            })
+            .collect();
+        Ok(RepositoryIndexResponse { models })
+    }
+
+    pub(super) async fn repository_model_load(
+        &self,
+        asked: RepositoryModelLoadRequest,
+    ) -> Result<RepositoryModelLoadResponse, Status> {
+        only_repository(&asked.repository_name)?;
+        if let Some(name) = asked.parameters.keys().min() {
+            let message = format!(
+                "parameter {name:?}: loading with a configuration or files in the request is not \
+                 offered by this version; put them into the repository"
+            );
+            return Err(Status::new(Code::Unimplemented, message));
+        }
+        self.reconciler.load(&asked.model_name).await?;
+        Ok(RepositoryModelLoadResponse {})
+    }
+
+    pub(super) async fn repository_model_unload(
+        &self,
+        asked: RepositoryModelUnloadRequest,
+    ) -> Result<RepositoryModelUnloadResponse, Status> {
+        only_repository(&asked.repository_name)?;
+        self.reconciler.unload(&asked.model_name).await?;
+        Ok(RepositoryModelUnloadResponse {})
+    }
+
+    fn version(&self, name: &str, version: &str) -> Result<Arc<Version>, Status> {
+        self.engine.catalog().resolve(name, version)
+    }
+}
+
+/// The answer to a part of the protocol that is not offered.
+pub(super) fn not_offered(what: &str) -> Status {
+    let message = format!("{what} is not offered by this version of Jitney");
+    Status::new(Code::Unimplemented, message)
+}
+
+/// There is one repository, and it has no name.
+fn only_repository(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    Err(Status::not_found(
+        "there is one model repository and it has no name; leave repository_name empty",
+    ))
+}

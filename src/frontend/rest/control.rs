@@ -1,0 +1,184 @@
+//! Every route but inference: health, metadata, statistics, the repository.
+
+use std::collections::HashMap;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::answer::{Refusal, document, error, field};
+use super::receive::{held, receive};
+use super::{Answer, Named, Rest};
+use crate::frontend::api::not_offered;
+use crate::proto::*;
+use crate::status::{Code, Status};
+
+/// The document that describes the routes.
+const OPENAPI: &str = include_str!("openapi.json");
+
+pub(super) async fn server_live() -> Answer {
+    let said = ServerLiveResponse { live: true };
+    document("inference.ServerLiveResponse", &said)
+}
+
+pub(super) async fn server_ready(State(rest): State<Rest>) -> Answer {
+    let said = rest.api.server_ready();
+    let body = document("inference.ServerReadyResponse", &said)?;
+    Ok((readiness(said.ready), body).into_response())
+}
+
+pub(super) async fn model_ready(State(rest): State<Rest>, named: Named) -> Answer {
+    let said = rest.api.model_ready(&ModelReadyRequest {
+        name: named.model,
+        version: named.version,
+    });
+    let body = document("inference.ModelReadyResponse", &said)?;
+    Ok((readiness(said.ready), body).into_response())
+}
+
+fn readiness(ready: bool) -> StatusCode {
+    match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+pub(super) async fn server_metadata(State(rest): State<Rest>) -> Answer {
+    let said = rest.api.server_metadata();
+    document("inference.ServerMetadataResponse", &said)
+}
+
+pub(super) async fn model_metadata(State(rest): State<Rest>, named: Named) -> Answer {
+    let said = rest.api.model_metadata(&ModelMetadataRequest {
+        name: named.model,
+        version: named.version,
+    })?;
+    document("inference.ModelMetadataResponse", &said)
+}
+
+pub(super) async fn model_config(State(rest): State<Rest>, named: Named) -> Answer {
+    let said = rest.api.model_config(&ModelConfigRequest {
+        name: named.model,
+        version: named.version,
+    })?;
+    document("inference.ModelConfig", &said.config.unwrap_or_default())
+}
+
+pub(super) async fn statistics(State(rest): State<Rest>) -> Answer {
+    let said = rest
+        .api
+        .model_statistics(&ModelStatisticsRequest::default())?;
+    document("inference.ModelStatisticsResponse", &said)
+}
+
+pub(super) async fn model_statistics(State(rest): State<Rest>, named: Named) -> Answer {
+    let said = rest.api.model_statistics(&ModelStatisticsRequest {
+        name: named.model,
+        version: named.version,
+    })?;
+    document("inference.ModelStatisticsResponse", &said)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Index {
+    ready: bool,
+}
+
+pub(super) async fn repository_index(State(rest): State<Rest>, request: Request) -> Answer {
+    let index: Index = rest.read(request).await?;
+    let asked = RepositoryIndexRequest {
+        ready: index.ready,
+        ..RepositoryIndexRequest::default()
+    };
+    let said = rest.api.repository_index(asked).await?;
+    field("inference.RepositoryIndexResponse", &said, "models")
+}
+
+/// The body of a load or unload.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Change {
+    parameters: Map<String, Value>,
+}
+
+impl Change {
+    fn into_parameters(self) -> HashMap<String, ModelRepositoryParameter> {
+        let names = self.parameters.into_iter();
+        names
+            .map(|(name, _)| (name, ModelRepositoryParameter::default()))
+            .collect()
+    }
+}
+
+pub(super) async fn load(State(rest): State<Rest>, named: Named, request: Request) -> Answer {
+    let change: Change = rest.read(request).await?;
+    let asked = RepositoryModelLoadRequest {
+        model_name: named.model,
+        parameters: change.into_parameters(),
+        ..RepositoryModelLoadRequest::default()
+    };
+    let said = rest.api.repository_model_load(asked).await?;
+    document("inference.RepositoryModelLoadResponse", &said)
+}
+
+pub(super) async fn unload(State(rest): State<Rest>, named: Named, request: Request) -> Answer {
+    let change: Change = rest.read(request).await?;
+    let asked = RepositoryModelUnloadRequest {
+        model_name: named.model,
+        parameters: change.into_parameters(),
+        ..RepositoryModelUnloadRequest::default()
+    };
+    let said = rest.api.repository_model_unload(asked).await?;
+    document("inference.RepositoryModelUnloadResponse", &said)
+}
+
+/// What a body of these routes takes at most; none of them says much.
+const MOST: usize = 64 * 1024;
+
+impl Rest {
+    /// Reads the JSON of a body; an empty one is as good as `{}`.
+    async fn read<T: Default + for<'de> Deserialize<'de>>(
+        &self,
+        request: Request,
+    ) -> Result<T, Status> {
+        let (parts, body) = request.into_parts();
+        let held = held(&parts.extensions)?;
+        let most = MOST.min(self.limits.max_message_bytes);
+        let json = receive(&parts.headers, body, &held, most).await?.json;
+        if json.is_empty() {
+            return Ok(T::default());
+        }
+        serde_json::from_slice(&json)
+            .map_err(|error| Status::invalid(format!("the request's JSON: {error}")))
+    }
+}
+
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+pub(super) async fn shared_memory() -> Refusal {
+    Refusal(not_offered("shared memory"))
+}
+
+pub(super) async fn settings() -> Refusal {
+    Refusal(not_offered("changing what is traced or logged"))
+}
+
+pub(super) async fn no_route(request: Request) -> Refusal {
+    let path: String = request.uri().path().chars().take(64).collect();
+    Refusal(Status::not_found(format!(
+        "there is no route {path:?}; /v2/openapi.json describes those that there are"
+    )))
+}
+
+pub(super) async fn wrong_method() -> Response {
+    let told = Status::new(Code::InvalidArgument, "this route takes another method");
+    let mut answer = error(&told);
+    *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    answer
+}

@@ -1,0 +1,247 @@
+//! A body to the server's own request.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::elements::decode;
+use super::parameters::Parameters;
+use crate::serving::{InferRequest, NamedTensor};
+use crate::status::Status;
+use crate::tensor::{Shape, Tensor, elements};
+use crate::wire::request::{Asked, asked, dtype, refuse_parameters};
+
+/// A request, and how its answer is to be written.
+#[derive(Debug)]
+pub struct RestAsked {
+    /// The request.
+    pub asked: Asked,
+    /// Which outputs are to follow the answer's JSON as they are.
+    pub binary: Binary,
+}
+
+/// Which outputs are to be written as they are rather than as JSON.
+#[derive(Debug, Default)]
+pub struct Binary {
+    /// For each output that was asked for, in this order; empty if none was.
+    outputs: Vec<bool>,
+    /// For all of them where none was asked for.
+    all: bool,
+}
+
+impl Binary {
+    /// Whether the output at this place of the answer is.
+    pub(super) fn is(&self, position: usize) -> bool {
+        self.outputs.get(position).copied().unwrap_or(self.all)
+    }
+}
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Parameters,
+    #[serde(borrow)]
+    inputs: Vec<Input<'a>>,
+    outputs: Option<Vec<Output>>,
+}
+
+#[derive(Deserialize)]
+struct Input<'a> {
+    name: String,
+    shape: Vec<i64>,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
+    #[serde(default)]
+    parameters: Parameters,
+    // Elements can be read once the datatype is known, which may come later.
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    name: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// Decodes a request for a model: its JSON, and the tensors that followed it, which the request
+/// shares. An empty version is the newest.
+pub fn infer_request(
+    model: &str,
+    version: &str,
+    json: &[u8],
+    tensors: Bytes,
+) -> Result<RestAsked, Status> {
+    let about = |status: Status| status.about(format_args!("model {model:?}"));
+    let document: Document<'_> = serde_json::from_slice(json)
+        .map_err(|error| Status::invalid(format!("the request's JSON: {error}")))
+        .map_err(about)?;
+    let mut parameters = document.parameters;
+    let all = parameters.take_bool("binary_data_output").unwrap_or(false);
+    let mut binary = Binary {
+        outputs: Vec::new(),
+        all,
+    };
+    let mut outputs = Vec::new();
+    for mut output in document.outputs.unwrap_or_default() {
+        let wanted = output.parameters.take_bool("binary_data");
+        refuse_parameters(&output.parameters.0).map_err(about)?;
+        binary.outputs.push(wanted.unwrap_or(all));
+        outputs.push(output.name);
+    }
+    let request = InferRequest {
+        version: version.to_owned(),
+        id: document.id.unwrap_or_default(),
+        inputs: inputs(document.inputs, tensors).map_err(about)?,
+        outputs,
+        ..InferRequest::default()
+    };
+    let mut asked = asked(request, &parameters.0).map_err(about)?;
+    model.clone_into(&mut asked.request.model);
+    Ok(RestAsked { asked, binary })
+}
+
+fn inputs(inputs: Vec<Input<'_>>, mut tensors: Bytes) -> Result<Vec<NamedTensor>, Status> {
+    let named = inputs.into_iter().map(|one| input(one, &mut tensors));
+    let named = named.collect::<Result<_, _>>()?;
+    if !tensors.is_empty() {
+        return Err(Status::invalid(format!(
+            "{} bytes are left after the last tensor; binary_data_size says how long each is",
+            tensors.len()
+        )));
+    }
+    Ok(named)
+}
+
+/// One input: from its JSON, or from the front of the tensors.
+fn input(mut input: Input<'_>, tensors: &mut Bytes) -> Result<NamedTensor, Status> {
+    let size = input.parameters.take_size("binary_data_size");
+    refuse_parameters(&input.parameters.0)?;
+    let name = input.name;
+    let dtype = dtype(&name, &input.datatype)?;
+    let data = match (input.data, size) {
+        (Some(json), None) => decode(dtype, json.get(), elements(&input.shape))
+            .map(Bytes::from)
+            .map_err(|error| Status::invalid(format!("input {name:?}: data: {error}")))?,
+        (None, Some(size)) if size <= tensors.len() => tensors.split_to(size),
+        (None, Some(size)) => {
+            return Err(Status::invalid(format!(
+                "input {name:?}: binary_data_size is {size} where {} bytes are left; \
+                 Inference-Header-Content-Length says where the JSON ends",
+                tensors.len()
+            )));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Status::invalid(format!(
+                "input {name:?} has data and binary_data_size; send one of them"
+            )));
+        }
+        (None, None) => {
+            return Err(Status::invalid(format!(
+                "input {name:?} has no data and no binary_data_size"
+            )));
+        }
+    };
+    Ok(NamedTensor {
+        tensor: Tensor {
+            dtype,
+            shape: Shape::new(&input.shape),
+            data,
+        },
+        name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Code;
+    use crate::tensor::Dtype;
+    use proptest::prelude::*;
+
+    fn read(json: &str, tensors: &'static [u8]) -> Result<RestAsked, Status> {
+        infer_request("m", "", json.as_bytes(), Bytes::from_static(tensors))
+    }
+
+    #[test]
+    fn json_and_binary_tensors_stand_side_by_side() {
+        let read = read(
+            r#"{"id": "7", "parameters": {"priority": 2, "binary_data_output": true},
+                "inputs": [
+                  {"data": [[1, 2]], "name": "a", "shape": [1, 2], "datatype": "INT16"},
+                  {"name": "b", "shape": [3], "datatype": "UINT8",
+                   "parameters": {"binary_data_size": 3}},
+                  {"name": "c", "shape": [1], "datatype": "BYTES", "data": ["\u00e9"], "x": {}}],
+                "outputs": [{"name": "y", "parameters": {"binary_data": false}}, {"name": "z"}]}"#,
+            b"xyz",
+        )
+        .unwrap();
+        let request = &read.asked.request;
+        assert_eq!((request.id.as_str(), request.priority), ("7", Some(2)));
+        assert_eq!(request.outputs, ["y", "z"]);
+        let data: Vec<&[u8]> = request
+            .inputs
+            .iter()
+            .map(|one| &one.tensor.data[..])
+            .collect();
+        assert_eq!(data, [&[1, 0, 2, 0][..], b"xyz", "\u{2}\0\0\0é".as_bytes()]);
+        assert_eq!(request.inputs[0].tensor.dtype, Dtype::Int16);
+        assert!(!read.binary.is(0) && read.binary.is(1));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, tensors, told) in [
+            ("", &b""[..], "the request's JSON: EOF"),
+            ("{}", b"", "missing field `inputs`"),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32"}]}"#,
+                b"",
+                "no data",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP31","data":[1]}]}"#,
+                b"",
+                "datatype \"FP31\"; there are BOOL",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[500]}]}"#,
+                b"",
+                "element 0 is 500",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1],"datatype":"INT8",
+                   "parameters":{"binary_data_size":2}}]}"#,
+                b"x",
+                "binary_data_size is 2 where 1 bytes are left",
+            ),
+            (
+                r#"{"inputs":[]}"#,
+                b"x",
+                "1 bytes are left after the last tensor",
+            ),
+            (
+                r#"{"inputs":[],"parameters":{"priority":[1]}}"#,
+                b"",
+                "expected a parameter",
+            ),
+        ] {
+            let status = read(json, tensors).unwrap_err();
+            assert_eq!(status.code, Code::InvalidArgument);
+            assert!(status.message.contains(told), "{}", status.message);
+        }
+        let sequence = r#"{"inputs":[],"parameters":{"sequence_id":3}}"#;
+        assert_eq!(read(sequence, b"").unwrap_err().code, Code::Unimplemented);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_is_a_panic(json in "[\\[\\]{}\":,a-z0-9 ]{0,64}", tensors: Vec<u8>) {
+            let _ = infer_request("m", "", json.as_bytes(), Bytes::from(tensors));
+        }
+    }
+}
