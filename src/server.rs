@@ -147,6 +147,7 @@ impl Server {
             engine: engine.clone(),
             reconciler: Arc::clone(&reconciler),
             readiness: Arc::clone(&readiness),
+            server_name: Arc::from(config.server_name.as_str()),
         };
         let frontend = Frontend::new(api, limits(&config));
         let goaway = watch::Sender::new(false);

@@ -30,6 +30,12 @@ pub struct RawServer {
     #[arg(long, value_name = "ADDRESS", env = "JITNEY_HTTP_ADDRESS")]
     pub http_address: Option<String>,
 
+    /// Name that the server gives itself to clients [default: triton]
+    ///
+    /// Some clients and examples for Triton go on only if they find its name.
+    #[arg(long, value_name = "NAME", env = "JITNEY_SERVER_NAME")]
+    pub server_name: Option<String>,
+
     /// Shared library of ONNX Runtime [default: libonnxruntime.so]
     ///
     /// The default is looked for beside the executable, then in ../lib from there, and then by the

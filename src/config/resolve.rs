@@ -53,6 +53,7 @@ impl RawServer {
                 ADDRESS_OR_OFF,
                 Some(loopback(8000)),
             ),
+            server_name: s.one("server_name", self.server_name, Text, "triton".to_owned()),
             onnxruntime: s.onnxruntime(self.onnxruntime),
             device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
             model_control: s.one(

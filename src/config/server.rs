@@ -15,6 +15,8 @@ pub struct ServerConfig {
     pub grpc_address: SocketAddr,
     /// Where REST is served, if anywhere; the address of gRPC for both on one port.
     pub http_address: Option<SocketAddr>,
+    /// What the server says its name is.
+    pub server_name: String,
     /// The shared library of ONNX Runtime; a bare name is left to the system's loader.
     pub onnxruntime: PathBuf,
     /// Where a model runs whose `model.toml` does not say; never `Default`.

@@ -29,6 +29,8 @@ pub struct Api {
     pub reconciler: Arc<Reconciler>,
     /// Whether the server is ready.
     pub readiness: Arc<Readiness>,
+    /// What the server says its name is.
+    pub server_name: Arc<str>,
 }
 
 impl Api {
@@ -62,7 +64,7 @@ impl Api {
 
     pub(super) fn server_metadata(&self) -> ServerMetadataResponse {
         ServerMetadataResponse {
-            name: env!("CARGO_PKG_NAME").to_owned(),
+            name: self.server_name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
         }

@@ -96,6 +96,16 @@ impl Held {
         self.gauge.take(bytes)
     }
 
+    /// Counts bytes that a message has become since it came in, for as long as the result is kept.
+    pub(super) fn take_unpacked(&self, bytes: usize) -> Result<Unpacked, Status> {
+        let unpacked = Unpacked {
+            gauge: Arc::clone(&self.gauge),
+            bytes,
+        };
+        self.gauge.take(bytes)?;
+        Ok(unpacked)
+    }
+
     /// Whether no other call is in progress.
     pub(super) fn is_alone(&self) -> bool {
         self.gauge.calls.load(Ordering::Acquire) <= 1
@@ -130,6 +140,19 @@ impl Drop for Held {
         self.gauge
             .bytes
             .fetch_sub(*self.bytes.get_mut(), Ordering::AcqRel);
+    }
+}
+
+/// A message that is larger than it was on the wire.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    gauge: Arc<Gauge>,
+    bytes: usize,
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        self.gauge.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 

@@ -158,7 +158,8 @@ impl Models {
         // A name can be as long as the message that brought it.
         let name: String = name.chars().take(64).collect();
         Status::not_found(format!(
-            "there is no model {name:?}; there {}",
+            // Clients look for these words.
+            "Request for unknown model {name:?}; there {}",
             match names.len() {
                 0 => "are none".to_owned(),
                 1 => format!("is {}", names.join(", ")),

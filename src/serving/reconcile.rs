@@ -131,9 +131,11 @@ impl Reconciler {
 
     /// Loads or reloads a model because a client asks.
     pub async fn load(&self, model: &str) -> Result<(), Status> {
+        // Clients look for these words.
+        let failed = |status: Status| status.about(format_args!("failed to load {model:?}"));
         self.allow("load")?;
-        check_name(model).map_err(|error| Status::invalid(error.to_string()))?;
-        self.bring_up(model).await
+        check_name(model).map_err(|error| failed(Status::invalid(error.to_string())))?;
+        self.bring_up(model).await.map_err(failed)
     }
 
     /// Unloads a model because a client asks.

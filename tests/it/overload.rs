@@ -3,9 +3,10 @@
 use jitney::config::RawServer;
 use jitney::proto::{ModelInferRequest, ModelInferResponse, ServerLiveRequest};
 use prost::Message;
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 
-use super::node::{Node, within};
+use super::node::{Node, infer, within};
 use super::occupant::{Occupant, enqueue};
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, bytes_of, input, raw, rows};
@@ -147,6 +148,50 @@ async fn the_largest_message_is_taken_and_a_larger_one_refused() {
         let status = node.infer(of_bytes(64 * KIB + 1)).await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     }
+    assert_echo(
+        &in_the_end(&node, of_bytes(64 * KIB)).await,
+        &of_bytes(64 * KIB),
+    );
+}
+
+/// The same request, put together with gzip on its way.
+async fn infer_compressed(
+    node: &Node,
+    request: ModelInferRequest,
+) -> Result<ModelInferResponse, Status> {
+    let client = node.client().send_compressed(CompressionEncoding::Gzip);
+    infer(client, request).await
+}
+
+/// Zeros, of which little is left on the wire.
+fn zeros(bytes: usize) -> ModelInferRequest {
+    raw("m", input("x", "FP32", &[1, bytes / 4]), vec![0; bytes])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_messages_count_as_what_they_become() {
+    let repository = echo("max_batch_size = 1", "fixed_ms = 300");
+    let settings = RawServer {
+        max_message_bytes: Some((64 * KIB).to_string()),
+        max_in_flight_bytes: Some((100 * KIB).to_string()),
+        ..RawServer::default()
+    };
+    let node = Node::with(&repository.path(), settings).await;
+    let answer = infer_compressed(&node, zeros(60 * KIB)).await.unwrap();
+    assert_echo(&answer, &zeros(60 * KIB));
+    let bomb = infer_compressed(&node, zeros(10_000 * KIB)).await;
+    assert_eq!(bomb.unwrap_err().code(), Code::ResourceExhausted);
+    let occupant = Occupant::of(&node, "m", 1).await;
+    let waiting = enqueue(&node, [of_bytes(60 * KIB)]).await;
+    let status = infer_compressed(&node, zeros(60 * KIB)).await.unwrap_err();
+    assert_pushed_back(&status);
+    assert!(
+        status.message().contains("max_in_flight_bytes"),
+        "{status:?}"
+    );
+    occupant.leaves().await;
+    waiting.join_all().await;
+    // What was refused has given back what it took.
     assert_echo(
         &in_the_end(&node, of_bytes(64 * KIB)).await,
         &of_bytes(64 * KIB),

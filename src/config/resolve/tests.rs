@@ -38,6 +38,7 @@ fn defaults() -> ServerConfig {
         repository: PathBuf::from("models"),
         grpc_address: "127.0.0.1:8001".parse().unwrap(),
         http_address: Some("127.0.0.1:8000".parse().unwrap()),
+        server_name: "triton".to_owned(),
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
         model_control: ModelControl::Start,
@@ -73,6 +74,7 @@ fn every_key_of_the_file() {
 repository = "here"
 grpc_address = "[::]:9000"
 http_address = "off"
+server_name = "jitney"
 onnxruntime = "/opt/libonnxruntime.so"
 device = "cuda"
 model_control = "explicit"
@@ -96,6 +98,7 @@ log = "debug"
         repository: PathBuf::from("here"),
         grpc_address: SocketAddr::from(([0_u16; 8], 9_000)),
         http_address: None,
+        server_name: "jitney".to_owned(),
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,
         model_control: ModelControl::Explicit,

@@ -5,6 +5,7 @@ mod service;
 pub(super) mod status;
 mod stream;
 
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 use super::api::Api;
@@ -24,7 +25,9 @@ pub(super) fn routes(api: Api, limits: Limits) -> Routes {
     let service = InferenceService::new(api, limits.max_stream_requests);
     let inference = GrpcInferenceServiceServer::new(service)
         .max_decoding_message_size(limits.max_message_bytes)
-        .max_encoding_message_size(usize::MAX);
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate);
     Routes::new(inference)
         .add_service(health)
         .add_service(Ending::new(reflection_v1(), ends.clone()))

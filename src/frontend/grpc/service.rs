@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -12,7 +13,7 @@ use super::status::grpc;
 use super::stream::{Exchange, stream_infer};
 use crate::clock::Moment;
 use crate::frontend::api::{Api, not_offered};
-use crate::frontend::limits::Held;
+use crate::frontend::limits::{Held, Unpacked};
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::*;
 use crate::serving::Engine;
@@ -34,16 +35,49 @@ impl InferenceService {
     }
 }
 
+/// What a call brings beside its messages.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// When the client wants its answers.
+    pub(super) deadline: Option<Moment>,
+    /// The call's share of what is taken in at once.
+    pub(super) held: Option<Arc<Held>>,
+    /// Whether its messages may be larger than they were on the wire.
+    compressed: bool,
+}
+
+impl Call {
+    fn new<T>(engine: &Engine, request: &Request<T>) -> Self {
+        let encoding = request.metadata().get("grpc-encoding");
+        Self {
+            deadline: deadline(engine, request.metadata()),
+            held: request.extensions().get().cloned(),
+            compressed: encoding.is_some_and(|encoding| encoding != "identity"),
+        }
+    }
+
+    /// Counts a message that was compressed, for as long as the result is kept.
+    fn unpacked(
+        &self,
+        message: &ModelInferRequest,
+    ) -> Result<Option<Unpacked>, crate::status::Status> {
+        let held = self.held.as_ref().filter(|_| self.compressed);
+        held.map(|held| held.take_unpacked(message.encoded_len()))
+            .transpose()
+    }
+}
+
 /// Answers one message of one call, and tells whether the client wants to know that it is the last.
 pub(super) async fn infer(
     api: &Api,
     message: ModelInferRequest,
-    call_deadline: Option<Moment>,
+    call: &Call,
     alone: bool,
 ) -> Result<(ModelInferResponse, bool), crate::status::Status> {
+    let _unpacked = call.unpacked(&message)?;
     let asked = wire::infer_request(message)?;
     let flag = asked.final_response_flag;
-    let response = api.infer(asked, call_deadline, alone).await?;
+    let response = api.infer(asked, call.deadline, alone).await?;
     Ok((wire::infer_response(response), flag))
 }
 
@@ -112,10 +146,9 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let deadline = deadline(&self.api.engine, request.metadata());
-        let held = request.extensions().get::<Arc<Held>>();
-        let alone = held.is_some_and(|held| held.is_alone());
-        let answered = infer(&self.api, request.into_inner(), deadline, alone).await;
+        let call = Call::new(&self.api.engine, &request);
+        let alone = call.held.as_ref().is_some_and(|held| held.is_alone());
+        let answered = infer(&self.api, request.into_inner(), &call, alone).await;
         answer(answered.map(|(response, _)| response))
     }
 
@@ -129,8 +162,7 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let exchange = Exchange {
             api: self.api.clone(),
-            deadline: deadline(&self.api.engine, request.metadata()),
-            held: request.extensions().get::<Arc<Held>>().cloned(),
+            call: Call::new(&self.api.engine, &request),
             max_requests: self.max_stream_requests,
             ends: self.api.readiness.ends(),
         };

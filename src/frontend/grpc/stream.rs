@@ -1,16 +1,12 @@
 //! `ModelStreamInfer`: requests answered side by side, responses in the order of the requests.
 
-use std::sync::Arc;
-
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::service::infer;
-use crate::clock::Moment;
+use super::service::{Call, infer};
 use crate::frontend::api::Api;
-use crate::frontend::limits::Held;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
@@ -19,9 +15,7 @@ use crate::proto::{
 /// What one stream needs.
 pub(super) struct Exchange {
     pub(super) api: Api,
-    /// When the whole call ends.
-    pub(super) deadline: Option<Moment>,
-    pub(super) held: Option<Arc<Held>>,
+    pub(super) call: Call,
     /// Requests that may be unanswered at once; the client waits with more.
     pub(super) max_requests: usize,
     /// Becomes true when the server stops.
@@ -35,20 +29,19 @@ pub(super) fn stream_infer(
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send {
     let Exchange {
         api,
-        deadline,
-        held,
+        call,
         max_requests,
         ends,
     } = exchange;
     messages(requests, ends)
         .map(move |message| {
             let api = api.clone();
-            let held = held.clone();
+            let call = call.clone();
             async move {
                 let message = message?;
                 let id = message.id.clone();
-                let answer = infer(&api, message, deadline, false).await;
-                if let Some(held) = held {
+                let answer = infer(&api, message, &call, false).await;
+                if let Some(held) = call.held {
                     held.give_back_message();
                 }
                 Ok(match answer {
