@@ -8,6 +8,7 @@
 
 pub mod arrivals;
 mod blows;
+mod bootstrap;
 mod clock;
 pub mod compare;
 pub mod confidence;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::Args;
-use jitney_load::compare::{Call, compare};
+use jitney_load::compare::{Call, FEWEST_PAIRS, compare};
 use jitney_load::report::{StepReport, Verdict, terminal};
 use jitney_load::{Recording, Session};
 
@@ -13,8 +13,8 @@ use super::{only_step, read, watch};
 /// Compare two servers, versions or configurations, in turns: A B, B A, A B and so on.
 ///
 /// Says for throughput and for the 50th, 90th and 99th percentile of latency whether B differs from
-/// A, by how much, and between which bounds the truth lies; all four together are wrong one time in
-/// twenty. Exit code 1 if B is worse in any.
+/// A, by how much, and between which bounds the truth lies; a difference is called by mistake in no
+/// more than one comparison of twenty. Exit code 1 if B is worse in any.
 #[derive(Debug, Args)]
 pub(super) struct Compare {
     /// The scenario, a TOML file with one step.
@@ -38,7 +38,10 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) async fn run(self) -> anyhow::Result<Verdict> {
-        ensure!(self.pairs >= 5, "fewer than 5 pairs tell nothing");
+        ensure!(
+            self.pairs >= FEWEST_PAIRS,
+            "fewer than {FEWEST_PAIRS} pairs tell nothing"
+        );
         let file = self.b_scenario.as_ref().unwrap_or(&self.scenario);
         let a = Session::open(read(&self.scenario, self.a.as_deref())?).await?;
         let b = Session::open(read(file, self.b.as_deref())?).await?;
