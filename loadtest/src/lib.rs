@@ -35,9 +35,9 @@ mod target;
 
 pub use arrivals::Arrivals;
 pub use blows::Recovery;
-pub use counted::Counted;
+pub use counted::{Counted, CountedSecond};
 pub use driver::{Plan, Stop};
-pub use recording::{Progress, Recording, Second};
+pub use recording::{Latencies, Progress, Recording, Second};
 pub use requests::{Mix, Request};
 pub use run::Session;
 pub use target::{Endpoint, Protocol, Target, Tls};

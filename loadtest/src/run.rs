@@ -7,11 +7,11 @@ use anyhow::Context;
 
 use crate::arrivals::Arrivals;
 use crate::blows::Blows;
-use crate::counted::counted;
+use crate::counted::Looks;
 use crate::driver::Plan;
 use crate::faults::Faults;
 use crate::fill::fill;
-use crate::process::Watch;
+use crate::process::{Usage, Watch};
 use crate::recording::Progress;
 use crate::report::{Environment, Report, StepReport, lagged};
 use crate::requests::Mix;
@@ -28,6 +28,8 @@ pub struct Session {
     mix: Mix,
     /// Killed when the session is dropped, if it was started for it.
     running: Arc<Running>,
+    /// The server's process, if it was not.
+    process: Option<u32>,
 }
 
 impl Session {
@@ -44,12 +46,34 @@ impl Session {
             target,
             mix,
             running,
+            process: None,
         })
+    }
+
+    /// Looks at what this process takes of the machine, if the server was not started for the session.
+    pub fn watch_process(&mut self, id: u32) -> anyhow::Result<()> {
+        Usage::of(id).with_context(|| format!("process {id} cannot be looked at"))?;
+        self.process = Some(id);
+        Ok(())
+    }
+
+    /// Whether the server's process is known.
+    pub fn sees_a_process(&self) -> bool {
+        self.process_id().is_some()
+    }
+
+    fn process_id(&self) -> Option<u32> {
+        self.running.id().or(self.process)
     }
 
     /// What is run.
     pub fn scenario(&self) -> &Scenario {
         &self.scenario
+    }
+
+    /// The server's address, name and version.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Runs every step; `watch` makes what is told how each one goes.
@@ -65,6 +89,7 @@ impl Session {
         Ok(Report {
             environment: self.environment(name),
             steps,
+            comparisons: Vec::new(),
         })
     }
 
@@ -90,20 +115,22 @@ impl Session {
         };
         let any = self.mix.first().context("there is no request to send")?;
         let before = self.target.statistics().await;
+        let looks = Looks::at(&self.target, step.warm_up, before);
         let blows = Blows::none();
         let endpoint = self.scenario.endpoint(&self.running.address);
         let faults = Faults::commit(&step.faults, &endpoint, &self.running, any, &blows);
-        let usage = Watch::of(self.running.id(), step.warm_up);
+        let usage = Watch::of(self.process_id(), step.warm_up);
         let run = plan.run_watched(&self.target, &self.mix, &blows, watch);
         let run = run.await;
         let recording = run.with_context(|| format!("step {}", step.name))?;
         let usage = usage.seen(recording.elapsed).await;
         drop(faults);
         self.running.revive().await?;
-        let counted = counted(&before, &self.target.statistics().await);
+        let counted = looks.counted(&self.target.statistics().await).await;
         Ok(StepReport {
             name: step.name.clone(),
             offered_rate: offered(&step.arrivals, step.warm_up, recording.elapsed),
+            asked: step.slo.clone(),
             findings: step.slo.judge(&recording, &usage),
             usage,
             counted,

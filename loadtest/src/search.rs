@@ -1,6 +1,24 @@
 //! The largest rate at which what is asked holds: bracketed by doubling, then halved on a logarithmic
 //! scale. Pure: it is told how a rate turned out, and says which one to try next.
 
+use crate::confidence::{Known, is_below};
+use crate::recording::Recording;
+use crate::slo::Slo;
+
+/// Requests that failed or took longer than is asked.
+pub fn bad(recording: &Recording, slo: &Slo) -> u64 {
+    match slo.latency {
+        Some((_, bound)) => recording.over(bound),
+        None => recording.outcomes.all() - recording.outcomes.ok,
+    }
+}
+
+/// Whether so few of them did that the percentile holds.
+pub fn holds(recording: &Recording, slo: &Slo) -> Known {
+    let allowed = slo.latency.map_or(0.01, |(share, _)| 1.0 - share);
+    is_below(bad(recording, slo), recording.outcomes.all(), allowed)
+}
+
 /// A search under way.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -76,7 +94,13 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::arrivals::{Process, Profile, Schedule};
+    use crate::blows::Blows;
+    use crate::outcome::Outcome;
+    use crate::recording::{Recorder, Sample};
 
     fn searched(start: f64, holds: impl Fn(f64) -> bool) -> Found {
         let mut search = Search::new(start, 0.02);
@@ -97,6 +121,71 @@ mod tests {
                     panic!("{found:?}")
                 };
                 assert!(held <= capacity && capacity < failed && failed / held <= 1.02);
+            }
+        }
+    }
+
+    /// What one server takes for each request.
+    const TAKES: f64 = 0.005;
+
+    /// A queue before one server that takes that long for each, under Poisson arrivals, in virtual time.
+    fn queued(rate: f64, seed: u64) -> Recording {
+        let length = Duration::from_secs(1_000);
+        let mut recorder = Recorder::new(Duration::ZERO, length);
+        let schedule = Schedule::Process(Process::Poisson, Profile::Constant(rate));
+        let mut free = Duration::ZERO;
+        let offsets = schedule.arrivals(seed).map(|arrival| arrival.offset);
+        for intended in offsets.take_while(|offset| *offset < length) {
+            free = free.max(intended) + Duration::from_secs_f64(TAKES);
+            recorder.add(&Sample {
+                intended,
+                sent: intended,
+                ended: free,
+                outcome: Outcome::Ok,
+            });
+        }
+        recorder.finish(&Blows::none())
+    }
+
+    /// The share of those who wait no longer than this (Erlang 1909).
+    fn waits_at_most(seconds: f64, rate: f64) -> f64 {
+        let terms = (0..=(seconds / TAKES) as i32).map(|served| {
+            let at = rate * (f64::from(served) * TAKES - seconds);
+            let factorial: f64 = (1..=served).map(f64::from).product();
+            at.powi(served) / factorial * (-at).exp()
+        });
+        (1.0 - rate * TAKES) * terms.sum::<f64>()
+    }
+
+    #[test]
+    fn the_capacity_that_is_found_is_the_analytic_one() {
+        for (share, bound) in [(0.9, 0.022), (0.99, 0.042)] {
+            let slo = Slo {
+                latency: Some((share, Duration::from_secs_f64(bound))),
+                ..Slo::default()
+            };
+            let found = searched(20.0, |rate| {
+                let recording = queued(rate, rate.to_bits());
+                let all = recording.outcomes.all() as f64;
+                match holds(&recording, &slo) {
+                    Known::Below => true,
+                    Known::Above => false,
+                    Known::Open => bad(&recording, &slo) as f64 <= all * (1.0 - share),
+                }
+            });
+            let Found::Between(held, failed) = found else {
+                panic!("{found:?}")
+            };
+            let (mut low, mut high) = (1.0, 0.999 / TAKES);
+            for _ in 0..50 {
+                let middle = (low + high) / 2.0;
+                match waits_at_most(bound - TAKES, middle) >= share {
+                    true => low = middle,
+                    false => high = middle,
+                }
+            }
+            for rate in [held, failed] {
+                assert!((rate / low - 1.0).abs() < 0.03, "{found:?}, analytic {low}");
             }
         }
     }

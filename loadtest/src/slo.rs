@@ -46,6 +46,18 @@ pub struct Growth {
 }
 
 impl Growth {
+    /// What may grow in hours under a load that does not: nothing but for noise. What a server's
+    /// process takes is asked only where that can be seen.
+    pub fn of_a_soak(sees_a_process: bool) -> Self {
+        let taken = sees_a_process.then_some(0.02);
+        Self {
+            memory: taken,
+            descriptors: taken,
+            threads: taken,
+            latency: Some(0.1),
+        }
+    }
+
     fn judge(&self, recording: &Recording, usage: &[(f64, Usage)]) -> Vec<Finding> {
         let used = |what: fn(&Usage) -> u64| -> Vec<(f64, f64)> {
             let values = usage.iter();
@@ -85,7 +97,7 @@ fn growth(name: &str, most: f64, values: &[(f64, f64)]) -> Finding {
     let an_hour = |slope: f64| slope * 3_600.0 / trend.mean.abs().max(f64::MIN_POSITIVE) * 1e2;
     Finding {
         text: format!(
-            "{name} grows by {:.1} % of its mean an hour, 99 % sure to {:.1}; {:.1} % allowed",
+            "{name} grows by {:.1} % of its mean an hour, give or take {:.1} (99 % sure); {:.1} % allowed",
             an_hour(trend.slope),
             an_hour(trend.margin),
             most * 1e2
@@ -111,6 +123,19 @@ impl fmt::Display for Finding {
 }
 
 impl Slo {
+    /// What is asked of two generators together: counts and rates of each add up, and what else was
+    /// asked of this one.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let both = |one: Option<u64>, two: Option<u64>| one.zip(two).map(|(one, two)| one + two);
+        let rates = self.min_goodput.zip(other.min_goodput);
+        Self {
+            min_goodput: rates.map(|(one, two)| one + two),
+            max_late: both(self.max_late, other.max_late),
+            max_wrong: self.max_wrong + other.max_wrong,
+            ..self.clone()
+        }
+    }
+
     /// How each thing that was asked turned out.
     pub fn judge(&self, recording: &Recording, usage: &[(f64, Usage)]) -> Vec<Finding> {
         let outcomes = &recording.outcomes;

@@ -1,9 +1,11 @@
 """The load generator as people use it: its page in a browser, and as a Job of Kubernetes."""
 
+import json
 import os
 import shutil
 import subprocess
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from server import BINARY, HANG, ROOT
 
 LOAD = BINARY.with_name("jitney-load")
 JOB = ROOT / "deploy" / "loadtest" / "job.yaml"
+SCHEMA = json.loads((ROOT / "docs" / "loadtest.schema.json").read_text())
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # The first lines of each chart; see loadtest/src/report/chart.rs.
 BLUE, ORANGE = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
@@ -57,8 +60,36 @@ def test_generators_of_the_job_become_one_report(documents, examples, tmp_path):
             subprocess.run(
                 [LOAD, *arguments], stdout=log, stderr=subprocess.STDOUT, timeout=HANG, check=False)
     both = load("report", *logs)
-    # The two together offer twice as much.
+    # The two together offer twice as much, and are judged together.
     assert "offered   200.0/s" in both, both
+    assert "0 wrong answers" in both, both
+
+
+def test_reports_are_what_the_schema_says(examples, tmp_path):
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text(
+        'max_lag_ms = 60000\n[[requests]]\nmodel = "digits"\n[[steps]]\narrivals = "poisson"\n'
+        "rate = 100\nwarm_up_s = 0\nduration_s = 1.5\n"
+        "slo = { latency_ms = 1000, min_goodput = 1, max_growth = { latency = 1 } }\n")
+    report = tmp_path / "report.json"
+    at = ["--address", examples.address, "--json", report]
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    load("run", scenario, *at)
+    run = json.loads(report.read_text())
+    jsonschema.validate(run, SCHEMA)
+    [step] = run["steps"]
+    assert step["asked"]["latency"] == {"share": 0.99, "within_ns": 1_000_000_000}
+    [server] = step["server"]
+    assert server["model"] == "digits" and server["requests"] == sum(
+        second["outcomes"]["ok"] for second in step["seconds"])
+    both = ["--a", examples.address, "--b", examples.address]
+    said = load("compare", scenario, *both, "--pairs", "6", "--json", report)
+    compared = json.loads(report.read_text())
+    jsonschema.validate(compared, SCHEMA)
+    assert len(compared["comparisons"]) == 4 and len(compared["steps"]) == 2
+    # All six turns of each.
+    assert [step["seconds_measured"] for step in compared["steps"]] == [9, 9]
+    assert said.count("p99") >= 3, said
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look at the page")
@@ -74,6 +105,8 @@ def test_the_page_shows_its_charts_in_a_browser(examples, tmp_path):
     assert not any(word in text for word in ["<script", "http://", "https://", "@import", "url("])
     subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-quic",
          f"--user-data-dir={tmp_path / 'browser'}", "--window-size=1240,1600",
          f"--screenshot={picture}", page.as_uri()],
         env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, timeout=HANG, check=True)

@@ -4,6 +4,7 @@ mod compare;
 mod report;
 mod run;
 mod search;
+mod soak;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use jitney_load::report::{Report, Verdict, terminal, write_hgrm, write_html, wri
 use jitney_load::scenario::{Scenario, Server, Step, read_scenario};
 use jitney_load::{Progress, Session};
 
-/// Drives a KServe V2 server over gRPC and tells what its users would see.
+/// Drives a server that speaks KServe V2, over gRPC or REST, and tells what its users would see.
 ///
 /// Exit codes: 0 what was asked holds, 1 it does not, 2 the run is invalid because the generator
 /// could not keep up, 3 it could not be run.
@@ -30,6 +31,7 @@ enum Command {
     Run(run::Run),
     Search(search::Search),
     Compare(compare::Compare),
+    Soak(soak::Soak),
     Report(report::Merge),
 }
 
@@ -58,6 +60,7 @@ impl Arguments {
                 Command::Run(run) => run.run().await,
                 Command::Search(search) => search.run().await,
                 Command::Compare(compare) => compare.run().await,
+                Command::Soak(soak) => soak.run().await,
                 Command::Report(merge) => merge.run(),
             }
         })

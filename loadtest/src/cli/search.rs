@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use jitney_load::arrivals::{Arrivals, Profile, Schedule};
-use jitney_load::confidence::{Known, interval, is_below, queries_for};
+use jitney_load::confidence::{Known, interval, queries_for};
 use jitney_load::report::{Report, StepReport, Verdict, terminal};
 use jitney_load::scenario::Step;
-use jitney_load::search::{Found, Search as Rates};
+use jitney_load::search::{Found, Search as Rates, bad, holds};
 use jitney_load::{Recording, Session};
 
 use super::{Written, only_step, read, watch};
@@ -71,6 +71,7 @@ impl Search {
         let report = Report {
             environment: session.environment(&self.scenario.display().to_string()),
             steps,
+            comparisons: Vec::new(),
         };
         self.written.write(&report)?;
         Ok(verdict(found, percentile))
@@ -107,47 +108,29 @@ async fn probe(session: &Session, step: &Step) -> anyhow::Result<(StepReport, bo
         let tried = match &mut whole {
             None => whole.insert(run),
             Some(whole) => {
-                whole.recording.merge(&run.recording);
-                whole.recording.elapsed += run.recording.elapsed;
-                whole.invalid = whole.invalid.take().or(run.invalid);
+                whole.append(&run, session.scenario().max_lag);
                 whole
             }
         };
-        let known = known(&tried.recording, step);
+        let known = holds(&tried.recording, &step.slo);
         eprintln!("{}: {}", step.name, said(&tried.recording, step, known));
         if known != Known::Open || tried.invalid.is_some() {
             break;
         }
     }
-    let Some(mut tried) = whole else {
-        bail!("nothing was run");
-    };
-    tried.findings = step.slo.judge(&tried.recording, &tried.usage);
+    let tried = whole.context("nothing was run")?;
     let others = tried.findings.iter().all(|finding| finding.met);
-    let holds = match known(&tried.recording, step) {
+    let held = match holds(&tried.recording, &step.slo) {
         Known::Below => others,
         Known::Above => false,
         // It was run often enough: the count itself decides.
         Known::Open => others,
     };
-    Ok((tried, holds))
-}
-
-/// Requests that failed or took too long.
-fn bad(recording: &Recording, step: &Step) -> u64 {
-    let Some((_, bound)) = step.slo.latency else {
-        return recording.outcomes.all() - recording.outcomes.ok;
-    };
-    recording.over(bound)
-}
-
-fn known(recording: &Recording, step: &Step) -> Known {
-    let allowed = step.slo.latency.map_or(0.01, |(share, _)| 1.0 - share);
-    is_below(bad(recording, step), recording.outcomes.all(), allowed)
+    Ok((tried, held))
 }
 
 fn said(recording: &Recording, step: &Step, known: Known) -> String {
-    let (low, high) = interval(bad(recording, step), recording.outcomes.all());
+    let (low, high) = interval(bad(recording, &step.slo), recording.outcomes.all());
     let word = match known {
         Known::Below => "holds",
         Known::Above => "does not hold",

@@ -1,6 +1,5 @@
 //! What a scenario showed, for people and for programs.
 
-mod chart;
 mod environment;
 mod hgrm;
 mod html;
@@ -14,18 +13,21 @@ pub use hgrm::write_hgrm;
 pub use html::write_html;
 pub use json::{read_report, write_report};
 
+use crate::compare::{Call, Comparison};
 use crate::counted::Counted;
 pub use crate::process::Usage;
 use crate::recording::Recording;
-use crate::slo::Finding;
+use crate::slo::{Finding, Slo};
 
 /// What a scenario showed.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Where and when.
     pub environment: Environment,
-    /// Each step.
+    /// Each step; of two servers that were compared, all turns of A and all of B.
     pub steps: Vec<StepReport>,
+    /// How B does beside A, if two servers were compared.
+    pub comparisons: Vec<Comparison>,
 }
 
 /// What a step showed.
@@ -42,7 +44,9 @@ pub struct StepReport {
     pub usage: Vec<(f64, Usage)>,
     /// What the server counted of its models, if it does.
     pub counted: Vec<Counted>,
-    /// What was asked, and how it turned out.
+    /// What was asked.
+    pub asked: Slo,
+    /// How each thing that was asked turned out.
     pub findings: Vec<Finding>,
     /// Why the step's figures mean nothing, if so.
     pub invalid: Option<String>,
@@ -66,14 +70,16 @@ impl Report {
             return Verdict::Invalid;
         }
         let mut findings = self.steps.iter().flat_map(|step| &step.findings);
-        match findings.all(|finding| finding.met) {
+        let mut comparisons = self.comparisons.iter();
+        let worse = comparisons.any(|comparison| comparison.call == Call::Worse);
+        match !worse && findings.all(|finding| finding.met) {
             true => Verdict::Met,
             false => Verdict::Missed,
         }
     }
 
     /// Adds what another generator showed that drove the same server with the same scenario at the
-    /// same time. What was asked is left out: it was asked of each alone.
+    /// same time, and judges both as one.
     pub fn merge(&mut self, other: Self) -> Result<(), String> {
         if self.steps.len() != other.steps.len() {
             return Err(format!(
@@ -84,7 +90,11 @@ impl Report {
         }
         for (own, other) in self.steps.iter_mut().zip(other.steps) {
             own.recording.merge(&other.recording);
-            own.findings.clear();
+            if own.usage.is_empty() {
+                own.usage = other.usage;
+            }
+            own.asked = own.asked.and(&other.asked);
+            own.findings = own.asked.judge(&own.recording, &own.usage);
             own.invalid = own.invalid.take().or(other.invalid);
             // Both saw the same server count.
             if own.counted.is_empty() {
@@ -94,6 +104,25 @@ impl Report {
             own.offered_rate = rates.map(|(one, two)| one + two);
         }
         Ok(())
+    }
+}
+
+impl StepReport {
+    /// Puts what the same step showed when it was run once more behind this, and judges both.
+    pub fn append(&mut self, later: &Self, max_lag: Duration) {
+        let before = self.recording.elapsed.as_secs_f64();
+        self.recording.append(&later.recording);
+        let usage = later.usage.iter();
+        self.usage
+            .extend(usage.map(|(second, usage)| (before + second, *usage)));
+        for counted in &later.counted {
+            match self.counted.iter_mut().find(|own| own.is_of(counted)) {
+                Some(own) => own.append(counted, before),
+                None => self.counted.push(counted.clone()),
+            }
+        }
+        self.findings = self.asked.judge(&self.recording, &self.usage);
+        self.invalid = lagged(&self.recording, max_lag);
     }
 }
 

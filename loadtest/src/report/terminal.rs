@@ -56,6 +56,10 @@ pub fn summary(report: &Report) -> String {
     for step in &report.steps {
         text += &step_summary(step);
     }
+    text.push('\n');
+    for comparison in &report.comparisons {
+        let _ = writeln!(text, "{comparison}");
+    }
     text += match report.verdict() {
         Verdict::Met => "met\n",
         Verdict::Missed => "MISSED\n",

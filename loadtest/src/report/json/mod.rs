@@ -3,17 +3,22 @@
 // What is missing in a JSON value is null, not a panic.
 #![allow(clippy::indexing_slicing)]
 
+mod asked;
+mod comparison;
+
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use asked::{asked, read_asked};
+use comparison::{comparison, read_comparison};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::{Environment, Report, StepReport, Usage, Verdict};
 use crate::blows::Recovery;
-use crate::counted::Counted;
+use crate::counted::{Counted, CountedSecond};
 use crate::outcome::{CODES, Outcomes, code_name};
-use crate::recording::{Recording, Second, histogram};
+use crate::recording::{Latencies, Recording, Second, histogram};
 use crate::slo::Finding;
 
 const FORMAT: u64 = 1;
@@ -36,6 +41,7 @@ pub fn write_report(report: &Report) -> String {
         Verdict::Invalid => "invalid",
     };
     let steps: Vec<Value> = report.steps.iter().map(step).collect();
+    let comparisons: Vec<Value> = report.comparisons.iter().map(comparison).collect();
     let document = json!({
         "format": FORMAT,
         "verdict": verdict,
@@ -50,6 +56,7 @@ pub fn write_report(report: &Report) -> String {
             "cores": environment.cores,
         },
         "steps": steps,
+        "comparisons": comparisons,
     });
     format!("{document}\n")
 }
@@ -75,6 +82,7 @@ fn step(step: &StepReport) -> Value {
     json!({
         "name": step.name,
         "invalid": step.invalid,
+        "asked": asked(&step.asked),
         "findings": findings,
         "seconds_measured": recording.elapsed.as_secs_f64(),
         "offered_per_second": step.offered_rate,
@@ -108,19 +116,30 @@ fn read_recovery(value: &Value) -> Option<Recovery> {
 
 fn counted(counted: &Counted) -> Value {
     let batches = counted.batches.iter();
+    let seconds = counted.seconds.iter();
+    let seconds: Vec<Value> = seconds
+        .map(|one| {
+            json!({
+                "second": one.second,
+                "queue_mean_ns": one.queue_ns,
+                "batch_mean_rows": one.rows,
+            })
+        })
+        .collect();
     json!({
         "model": counted.model,
         "version": counted.version,
         "requests": counted.requests,
         "queue_mean_ns": counted.queue_ns,
         "batches": batches.map(|(rows, runs)| json!([rows, runs])).collect::<Vec<_>>(),
+        "seconds": seconds,
     })
 }
 
 fn second(second: &Second) -> Value {
     json!({
         "outcomes": outcomes(&second.outcomes),
-        "latency_ns": counts(&second.latency),
+        "latency_ns": pairs(second.latency.counts()),
     })
 }
 
@@ -151,8 +170,11 @@ fn distribution(histogram: &Histogram<u64>) -> Value {
 /// Pairs of a value and how often it was seen, to three digits.
 fn counts(histogram: &Histogram<u64>) -> Value {
     let recorded = histogram.iter_recorded();
-    let pairs = recorded.map(|one| json!([one.value_iterated_to(), one.count_at_value()]));
-    Value::Array(pairs.collect())
+    pairs(recorded.map(|one| (one.value_iterated_to(), one.count_at_value())))
+}
+
+fn pairs(counts: impl Iterator<Item = (u64, u64)>) -> Value {
+    counts.map(|(value, count)| json!([value, count])).collect()
 }
 
 /// What a report's JSON text says.
@@ -178,6 +200,12 @@ pub fn read_report(text: &str) -> anyhow::Result<Report> {
             cores: usize::try_from(number("cores"))?,
         },
         steps: steps.iter().map(read_step).collect::<Result<_, _>>()?,
+        comparisons: document["comparisons"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(read_comparison)
+            .collect(),
     })
 }
 
@@ -191,13 +219,14 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
     let seconds = seconds.map(|second| {
         anyhow::Ok(Second {
             outcomes: read_outcomes(&second["outcomes"]),
-            latency: read_counts(&second["latency_ns"])?,
+            latency: read_latencies(&second["latency_ns"])?,
         })
     });
     let elapsed = value["seconds_measured"].as_f64().unwrap_or_default();
     Ok(StepReport {
         name: value["name"].as_str().unwrap_or_default().to_owned(),
         offered_rate: value["offered_per_second"].as_f64(),
+        asked: read_asked(&value["asked"]),
         findings: findings.collect(),
         invalid: value["invalid"].as_str().map(str::to_owned),
         usage: value["usage"]
@@ -235,12 +264,21 @@ fn read_counted(value: &Value) -> Counted {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let batches = value["batches"].as_array().into_iter().flatten();
     let batches = batches.filter_map(|pair| Some((pair[0].as_u64()?, pair[1].as_u64()?)));
+    let seconds = value["seconds"].as_array().into_iter().flatten();
+    let seconds = seconds.filter_map(|one| {
+        Some(CountedSecond {
+            second: one["second"].as_f64()?,
+            queue_ns: one["queue_mean_ns"].as_f64()?,
+            rows: one["batch_mean_rows"].as_f64()?,
+        })
+    });
     Counted {
         model: text("model"),
         version: text("version"),
         requests: value["requests"].as_u64().unwrap_or_default(),
         queue_ns: value["queue_mean_ns"].as_f64().unwrap_or_default(),
         batches: batches.collect(),
+        seconds: seconds.collect(),
     }
 }
 
@@ -272,19 +310,37 @@ fn read_outcomes(value: &Value) -> Outcomes {
 
 fn read_counts(value: &Value) -> anyhow::Result<Histogram<u64>> {
     let mut read = histogram();
-    for pair in value.as_array().context("a histogram is missing")? {
-        let number = |index: usize| pair[index].as_u64().context("a count is no number");
-        read.saturating_record_n(number(0)?, number(1)?);
+    for (value, count) in read_pairs(value)? {
+        read.saturating_record_n(value, count);
     }
     Ok(read)
+}
+
+fn read_latencies(value: &Value) -> anyhow::Result<Latencies> {
+    let mut read = Latencies::default();
+    for (value, count) in read_pairs(value)? {
+        read.add(value, count);
+    }
+    Ok(read)
+}
+
+fn read_pairs(value: &Value) -> anyhow::Result<Vec<(u64, u64)>> {
+    let pairs = value.as_array().context("a histogram is missing")?.iter();
+    let pairs = pairs.map(|pair| {
+        let number = |index: usize| pair[index].as_u64().context("a count is no number");
+        Ok((number(0)?, number(1)?))
+    });
+    pairs.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::blows::Blows;
+    use crate::compare::{Call, Comparison, Metric};
     use crate::outcome::Outcome;
     use crate::recording::{Recorder, Sample};
+    use crate::slo::Slo;
 
     fn report() -> Report {
         let mut recorder = Recorder::new(Duration::from_secs(1), Duration::from_secs(10));
@@ -309,6 +365,11 @@ mod tests {
                 name: "one".to_owned(),
                 offered_rate: Some(200.0),
                 recording: recorder.finish(&Blows::none()),
+                asked: Slo {
+                    max_late: Some(200),
+                    min_goodput: Some(100.0),
+                    ..Slo::default()
+                },
                 findings: vec![Finding {
                     text: "something".to_owned(),
                     met: true,
@@ -328,7 +389,18 @@ mod tests {
                     requests: 5,
                     queue_ns: 2.5,
                     batches: [(1, 3), (2, 1)].into(),
+                    seconds: vec![CountedSecond {
+                        second: 1.0,
+                        queue_ns: 2.5,
+                        rows: 1.25,
+                    }],
                 }],
+            }],
+            comparisons: vec![Comparison {
+                metric: Metric::P99,
+                ratio: 0.9,
+                interval: (0.85, 0.95),
+                call: Call::Better,
             }],
         }
     }
@@ -346,6 +418,8 @@ mod tests {
         assert_eq!(own.seconds.len(), 9);
         assert_eq!(read.steps[0].usage, report.steps[0].usage);
         assert_eq!(read.steps[0].counted, report.steps[0].counted);
+        assert_eq!(read.comparisons, report.comparisons);
+        assert_eq!(own.seconds[3].latency, other.seconds[3].latency);
         assert_eq!(write_report(&read), write_report(&report));
     }
 
@@ -358,6 +432,21 @@ mod tests {
         assert_eq!(own.quantile(0.99), other.quantile(0.99));
         assert!((own.rate() - 2.0 * other.rate()).abs() < 1e-9);
         assert_eq!(both.steps[0].offered_rate, Some(400.0));
+        // What was asked of each is asked of both: twice 180 come late, where twice 200 may.
+        let findings: Vec<String> = both.steps[0]
+            .findings
+            .iter()
+            .map(Finding::to_string)
+            .collect();
+        assert_eq!(
+            findings,
+            [
+                "met: 0 wrong answers, 0 allowed",
+                "met: 252.2 good answers a second, 200.0 asked",
+                "met: 360 answers after their deadline, 400 allowed",
+            ]
+        );
+        assert_eq!(both.verdict(), Verdict::Met);
         let longer = Report {
             steps: vec![one.steps[0].clone(), one.steps[0].clone()],
             ..one

@@ -1,8 +1,12 @@
 //! What a run showed: latencies and outcomes, over the whole run and by second.
 
+mod latencies;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+
+pub use latencies::Latencies;
 
 use crate::blows::{Blows, Recovery};
 use crate::outcome::{Outcome, Outcomes};
@@ -43,12 +47,12 @@ pub struct Recording {
 }
 
 /// One second of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Second {
     /// Requests meant to be sent in it, by how they ended.
     pub outcomes: Outcomes,
-    /// Their latencies, in nanoseconds.
-    pub latency: Histogram<u64>,
+    /// Their latencies.
+    pub latency: Latencies,
 }
 
 /// What ended since the last look at a run under way.
@@ -153,21 +157,16 @@ impl Recording {
     }
 
     fn add(&mut self, sample: &Sample, answered: bool, second: usize) {
-        while self.seconds.len() <= second {
-            self.seconds.push(Second {
-                outcomes: Outcomes::default(),
-                latency: histogram(),
-            });
+        if self.seconds.len() <= second {
+            self.seconds.resize_with(second + 1, Second::default);
         }
         self.outcomes.add(sample.outcome);
         let second = self.seconds.get_mut(second);
         if let Some(second) = second {
             second.outcomes.add(sample.outcome);
             if answered {
-                put(
-                    &mut second.latency,
-                    sample.ended.saturating_sub(sample.intended),
-                );
+                let latency = sample.ended.saturating_sub(sample.intended);
+                second.latency.add(nanoseconds(latency), 1);
             }
         }
         if sample.outcome != Outcome::Skipped {
@@ -182,9 +181,25 @@ impl Recording {
         }
     }
 
-    /// Puts another run's figures to these: of another generator at the same time, or of another
-    /// turn; then `elapsed` is to be added by the caller.
+    /// Puts the figures of another generator at the same time to these.
     pub fn merge(&mut self, other: &Self) {
+        self.add_all(other);
+        for (index, second) in other.seconds.iter().enumerate() {
+            match self.seconds.get_mut(index) {
+                Some(own) => own.merge(second),
+                None => self.seconds.push(second.clone()),
+            }
+        }
+    }
+
+    /// Puts what was measured after these figures to them.
+    pub fn append(&mut self, later: &Self) {
+        self.add_all(later);
+        self.elapsed += later.elapsed;
+        self.seconds.extend_from_slice(&later.seconds);
+    }
+
+    fn add_all(&mut self, other: &Self) {
         self.outcomes.merge(&other.outcomes);
         self.recoveries.extend(&other.recoveries);
         self.answers += other.answers;
@@ -196,15 +211,6 @@ impl Recording {
         {
             // Both have the same bounds.
             let _ = own.add(other);
-        }
-        for (index, second) in other.seconds.iter().enumerate() {
-            match self.seconds.get_mut(index) {
-                Some(own) => {
-                    own.outcomes.merge(&second.outcomes);
-                    let _ = own.latency.add(&second.latency);
-                }
-                None => self.seconds.push(second.clone()),
-            }
         }
     }
 
@@ -242,8 +248,19 @@ impl Recording {
     }
 }
 
+impl Second {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.outcomes.merge(&other.outcomes);
+        self.latency.merge(&other.latency);
+    }
+}
+
 fn put(histogram: &mut Histogram<u64>, time: Duration) {
-    histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    histogram.saturating_record(nanoseconds(time));
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Three digits, from a microsecond up to ten minutes.
