@@ -312,6 +312,40 @@ mod tests {
         assert!(near(median, 0.5), "{median:?}");
     }
 
+    /// 1000 requests a second for 4 s, each of which takes 1 ms, but for those of the second second: they
+    /// are answered at its end. One in four, whose latencies are even between 0 and 1 s, so that the share
+    /// q of all is answered within 1 - (1 - q) / 0.25 s. The generator sends them when they are due.
+    #[test]
+    fn a_stall_of_a_second_is_what_its_users_saw() {
+        let mut recorder = Recorder::new(Duration::ZERO, 4_000 * MILLISECOND);
+        for number in 0..4_000 {
+            let intended = number * MILLISECOND;
+            let stalled = (1_000..2_000).contains(&number);
+            recorder.add(&Sample {
+                intended,
+                sent: intended,
+                ended: match stalled {
+                    true => 2_000 * MILLISECOND,
+                    false => intended + MILLISECOND,
+                },
+                outcome: Outcome::Ok,
+            });
+        }
+        let recording = recorder.finish(&Blows::none());
+        for share in [0.8, 0.9, 0.95, 0.99, 0.999] {
+            let seen = recording.quantile(share);
+            let truth = 1.0 - (1.0 - share) / 0.25;
+            assert!(near(seen, truth), "{share}: {seen:?} of {truth}");
+        }
+        assert!(near(recording.quantile(0.7), 0.001));
+        // Nobody was answered in that second.
+        assert!(near(
+            Duration::from_secs_f64(recording.rate() / 1_000.0),
+            1.0
+        ));
+        assert!(recording.seconds[1].latency.value_at_quantile(0.5) > 490_000_000);
+    }
+
     #[test]
     fn who_fails_takes_for_ever() {
         // One in ten fails.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 /// Lines in a frame. The y axis starts at 0.
+#[derive(Default)]
 pub(super) struct Chart {
     pub(super) title: String,
     pub(super) x: String,
@@ -10,6 +11,8 @@ pub(super) struct Chart {
     /// Places on the x axis that are named; its ends are the first and the last.
     pub(super) ticks: Vec<(f64, String)>,
     pub(super) lines: Vec<Line>,
+    /// Whether each point is marked.
+    pub(super) dots: bool,
 }
 
 /// One line: its name and where it goes.
@@ -39,6 +42,9 @@ impl Chart {
         for (index, line) in self.lines.iter().enumerate() {
             let colour = COLOURS.get(index % COLOURS.len()).unwrap_or(&"black");
             frame.line(&mut svg, line, colour);
+            if self.dots || line.points.len() == 1 {
+                frame.dots(&mut svg, line, colour);
+            }
             let x = LEFT + 110.0 * index as f64;
             let _ = write!(
                 svg,
@@ -130,19 +136,22 @@ impl Frame {
             svg,
             "<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>"
         );
-        if let [(x, y)] = line.points[..] {
+    }
+
+    fn dots(&self, svg: &mut String, line: &Line, colour: &str) {
+        for (x, y) in &line.points {
             let _ = write!(
                 svg,
                 "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>",
-                self.across(x),
-                self.down(y)
+                self.across(*x),
+                self.down(*y)
             );
         }
     }
 }
 
 /// 1, 2 or 5 times a power of ten, no less than this.
-fn round_step(step: f64) -> f64 {
+pub(super) fn round_step(step: f64) -> f64 {
     if step <= 0.0 {
         return 1.0;
     }
@@ -193,6 +202,7 @@ mod tests {
                 name: "</svg>".to_owned(),
                 points: vec![(0.0, 1.0), (1.0, 2.0)],
             }],
+            dots: false,
         };
         let svg = chart.svg();
         assert!(!svg.contains("<script>") && svg.matches("</svg>").count() == 1);

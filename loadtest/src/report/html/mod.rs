@@ -52,6 +52,9 @@ pub fn write_html(report: &Report) -> String {
     }
     page += "</table>";
     put_comparisons(&mut page, report);
+    if report.steps.len() > 1 {
+        put_overview(&mut page, report);
+    }
     // Where steps are different rates of the same, as those of a search.
     let open = report.steps.iter().all(|step| step.offered_rate.is_some());
     if open && report.steps.len() > 2 && report.comparisons.is_empty() {
@@ -61,6 +64,39 @@ pub fn write_html(report: &Report) -> String {
         put_step(&mut page, step);
     }
     page + "</html>\n"
+}
+
+/// A row for each step.
+fn put_overview(page: &mut String, report: &Report) {
+    *page += "<table class=\"steps\"><tr><th>step<th>offered<th>in time and right<th>p50<th>p99<th>not ok<th>";
+    for step in &report.steps {
+        let recording = &step.recording;
+        let met = step.findings.iter().all(|finding| finding.met);
+        let (class, verdict) = match (&step.invalid, met) {
+            (Some(_), _) => ("missed", "invalid"),
+            (None, true) => ("met", "met"),
+            (None, false) => ("missed", "missed"),
+        };
+        // Who asks nothing gets no verdict.
+        let verdict = if step.findings.is_empty() && step.invalid.is_none() {
+            ""
+        } else {
+            verdict
+        };
+        let offered = step.offered_rate.map(|rate| format!("{rate:.1}/s"));
+        let _ = write!(
+            page,
+            "<tr><td>{}<td class=\"n\">{}<td class=\"n\">{:.1}/s<td class=\"n\">{}<td class=\"n\">{}\
+             <td class=\"n\">{}<td class=\"{class}\">{verdict}",
+            escape(&step.name),
+            offered.unwrap_or_default(),
+            recording.goodput(),
+            time(recording.latency.value_at_quantile(0.5)),
+            time(recording.latency.value_at_quantile(0.99)),
+            recording.outcomes.all() - recording.outcomes.ok,
+        );
+    }
+    *page += "</table>";
 }
 
 /// What was said of two servers, and the latencies of both in one picture.

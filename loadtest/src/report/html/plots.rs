@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::chart::{Chart, Line};
+use super::chart::{Chart, Line, number, round_step};
 use crate::counted::CountedSecond;
 use crate::outcome::Outcomes;
 use crate::recording::Second;
@@ -87,6 +87,7 @@ fn over_time(step: &StepReport) -> String {
         y: "ms".to_owned(),
         ticks: ticks(step.recording.seconds.len()),
         lines: vec![line("p50", 0.5), line("p99", 0.99), line("max", 1.0)],
+        ..Chart::default()
     }
     .svg()
 }
@@ -116,6 +117,7 @@ fn throughput(step: &StepReport) -> String {
             line("all", Outcomes::all),
             line("not ok", |outcomes| outcomes.all() - outcomes.ok),
         ],
+        ..Chart::default()
     }
     .svg()
 }
@@ -146,7 +148,9 @@ fn nines(name: &str, histogram: &Histogram<u64>) -> Line {
 }
 
 fn percentiles(title: &str, lines: Vec<Line>) -> Chart {
-    let ticks = NINES.iter().enumerate();
+    let ends = lines.iter().filter_map(|line| line.points.last());
+    let most = ends.map(|end| end.0).fold(1.0, f64::max);
+    let ticks = NINES.iter().enumerate().take(most.ceil() as usize + 1);
     Chart {
         title: title.to_owned(),
         x: "percent of requests".to_owned(),
@@ -155,6 +159,7 @@ fn percentiles(title: &str, lines: Vec<Line>) -> Chart {
             .map(|(nines, name)| (nines as f64, (*name).to_owned()))
             .collect(),
         lines,
+        ..Chart::default()
     }
 }
 
@@ -186,6 +191,7 @@ fn counted_over_time(
         y: unit.to_owned(),
         ticks: ticks(step.recording.seconds.len() + 1),
         lines,
+        ..Chart::default()
     }
     .svg()
 }
@@ -233,6 +239,7 @@ fn batches(step: &StepReport) -> String {
             .map(|rows| (rows as f64, rows.to_string()))
             .collect(),
         lines: lines.collect(),
+        ..Chart::default()
     }
     .svg()
 }
@@ -253,14 +260,19 @@ fn memory(step: &StepReport) -> String {
             name: "memory".to_owned(),
             points: points.collect(),
         }],
+        ..Chart::default()
     }
     .svg()
 }
 
-/// Latency against throughput, a point for each step.
+/// Latency against throughput, a point for each step, from the lowest rate that was offered to the
+/// highest: beyond what a server can do, the line goes up or back.
 pub(super) fn sweep(report: &Report) -> String {
     let mut steps: Vec<&StepReport> = report.steps.iter().collect();
-    steps.sort_by(|one, other| one.recording.rate().total_cmp(&other.recording.rate()));
+    steps.sort_by(|one, other| {
+        let (one, other) = (one.offered_rate, other.offered_rate);
+        one.unwrap_or(0.0).total_cmp(&other.unwrap_or(0.0))
+    });
     let line = |name: &str, share: f64| Line {
         name: name.to_owned(),
         points: steps
@@ -271,17 +283,20 @@ pub(super) fn sweep(report: &Report) -> String {
             })
             .collect(),
     };
-    let most = steps.last().map_or(1.0, |step| step.recording.rate());
-    let ticks = (0..=4).map(|quarter| {
-        let rate = most * f64::from(quarter) / 4.0;
-        (rate, format!("{rate:.0}"))
+    let rates = steps.iter().map(|step| step.recording.rate());
+    let most = rates.fold(0.0, f64::max);
+    let step = round_step(most / 5.0);
+    let marks = (0..=(most / step).ceil() as usize).map(|mark| {
+        let rate = step * mark as f64;
+        (rate, number(rate))
     });
     Chart {
         title: "Latency against throughput, all steps".to_owned(),
         x: "answers a second".to_owned(),
         y: "ms".to_owned(),
-        ticks: ticks.collect(),
+        ticks: marks.collect(),
         lines: vec![line("p50", 0.5), line("p99", 0.99)],
+        dots: true,
     }
     .svg()
 }
