@@ -81,11 +81,12 @@ impl Schedule {
         Offsets(source)
     }
 
-    /// When the last one comes, if there is a last.
+    /// When the last one has come, if there is a last.
     pub fn end(&self) -> Option<Duration> {
+        const AFTER: Duration = Duration::from_nanos(1);
         match self {
             Self::Process(..) => None,
-            Self::Trace(recorded) => recorded.last().map(|one| one.offset),
+            Self::Trace(recorded) => recorded.last().map(|one| one.offset + AFTER),
         }
     }
 

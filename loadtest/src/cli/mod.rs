@@ -128,7 +128,7 @@ fn read(file: &Path, address: Option<&str>) -> anyhow::Result<Scenario> {
 
 /// Tells at the terminal how a step goes.
 fn watch(step: &Step) -> impl FnMut(Progress) + Send + use<> {
-    terminal::progress(&step.name, step.warm_up + step.duration)
+    terminal::progress(&step.name, step.warm_up, step.duration)
 }
 
 /// The one step of a scenario that is run again and again.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jitney_load::Session;
-use jitney_load::report::{Verdict, terminal};
+use jitney_load::report::{Report, Verdict, terminal};
 
 use super::{Written, read, watch};
 
@@ -29,8 +29,20 @@ impl Run {
         scenario.seed = self.seed.unwrap_or(scenario.seed);
         let session = Session::open(scenario).await?;
         let name = self.scenario.display().to_string();
-        let report = session.run(&name, watch).await;
-        terminal::clear();
-        self.written.show(&report?)
+        let mut steps = Vec::new();
+        for step in &session.scenario().steps {
+            let run = session.step(step, watch(step)).await;
+            terminal::clear();
+            let run = run?;
+            if session.scenario().steps.len() > 1 {
+                eprintln!("{}", terminal::step_line(&run));
+            }
+            steps.push(run);
+        }
+        self.written.show(&Report {
+            environment: session.environment(&name),
+            steps,
+            comparisons: Vec::new(),
+        })
     }
 }

@@ -8,9 +8,13 @@ use super::{Report, StepReport, Verdict};
 use crate::counted::Counted;
 use crate::recording::Progress;
 
-/// Tells how a step goes. On a terminal the line is written again each second; elsewhere there is one
-/// every ten seconds.
-pub fn progress(step: &str, whole: Duration) -> impl FnMut(Progress) + Send + use<> {
+/// Tells how a step goes, which warms up for so long and then lasts so long. On a terminal the line is
+/// written again each second; elsewhere there is one every ten seconds.
+pub fn progress(
+    step: &str,
+    warm_up: Duration,
+    duration: Duration,
+) -> impl FnMut(Progress) + Send + use<> {
     let step = step.to_owned();
     let live = std::io::stderr().is_terminal();
     let mut looks = 0_u64;
@@ -19,11 +23,11 @@ pub fn progress(step: &str, whole: Duration) -> impl FnMut(Progress) + Send + us
         if !live && !looks.is_multiple_of(10) {
             return;
         }
-        let line = line(&step, whole, &progress);
+        let line = line(&step, warm_up, warm_up + duration, &progress);
         let mut out = std::io::stderr().lock();
-        // Nobody may be reading.
+        // Nobody may be reading. A line that is too long is cut, for the next one could not replace it.
         let _ = match live {
-            true => write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush()),
+            true => write!(out, "\r\x1b[2K\x1b[?7l{line}\x1b[?7h").and_then(|()| out.flush()),
             false => writeln!(out, "{line}"),
         };
     }
@@ -36,17 +40,51 @@ pub fn clear() {
     }
 }
 
-fn line(step: &str, whole: Duration, progress: &Progress) -> String {
+fn line(step: &str, warm_up: Duration, whole: Duration, progress: &Progress) -> String {
     let since = progress.since.as_secs_f64().max(f64::MIN_POSITIVE);
     let all = progress.outcomes.all();
+    let warming = match progress.elapsed < warm_up {
+        true => ", warming up",
+        false => "",
+    };
     format!(
-        "{step} {:.0}/{:.0} s  {:.0}/s  p50 {}  p99 {}  not ok {}",
+        "{step} {} {:.0} of {:.0} s{warming}  {:.0}/s  p50 {}  p99 {}  not ok {}",
+        bar(progress.elapsed, whole),
         progress.elapsed.as_secs_f64(),
         whole.as_secs_f64(),
         all as f64 / since,
         time(progress.latency.value_at_quantile(0.5)),
         time(progress.latency.value_at_quantile(0.99)),
         all - progress.outcomes.ok,
+    )
+}
+
+/// How much of the whole is done.
+fn bar(done: Duration, whole: Duration) -> String {
+    const WIDTH: usize = 20;
+    let share = done.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
+    let full = ((share * WIDTH as f64) as usize).min(WIDTH);
+    format!("[{}{}]", "=".repeat(full), " ".repeat(WIDTH - full))
+}
+
+/// What a step showed, in a line.
+pub fn step_line(step: &StepReport) -> String {
+    let recording = &step.recording;
+    let verdict = match (
+        &step.invalid,
+        step.findings.iter().all(|finding| finding.met),
+    ) {
+        (Some(_), _) => "INVALID",
+        (None, true) => "met",
+        (None, false) => "MISSED",
+    };
+    format!(
+        "{}: {verdict}, {:.1}/s in time and right, p50 {}, p99 {}, {} not ok",
+        step.name,
+        recording.goodput(),
+        time(recording.latency.value_at_quantile(0.5)),
+        time(recording.latency.value_at_quantile(0.99)),
+        recording.outcomes.all() - recording.outcomes.ok,
     )
 }
 
@@ -155,5 +193,36 @@ pub(super) fn time(nanoseconds: u64) -> String {
         seconds if seconds < 1e-3 => format!("{:.0} us", seconds * 1e6),
         seconds if seconds < 1.0 => format!("{:.2} ms", seconds * 1e3),
         seconds => format!("{seconds:.2} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcomes;
+    use crate::recording::histogram;
+
+    #[test]
+    fn a_line_says_how_far_it_is() {
+        let second = Duration::from_secs(1);
+        let progress = |elapsed| Progress {
+            elapsed,
+            since: second,
+            outcomes: Outcomes {
+                ok: 90,
+                late: 10,
+                ..Outcomes::default()
+            },
+            latency: histogram(),
+        };
+        assert_eq!(
+            line("steady", 2 * second, 10 * second, &progress(second)),
+            "steady [==                  ] 1 of 10 s, warming up  100/s  p50 -  p99 -  not ok 10"
+        );
+        let line = line("steady", 2 * second, 10 * second, &progress(11 * second));
+        assert!(
+            line.starts_with("steady [====================] 11 of 10 s  100/s"),
+            "{line}"
+        );
     }
 }
