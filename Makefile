@@ -56,6 +56,10 @@ load: setup ## Drive the sample models for two minutes, and report
 	cargo build --release --locked -p jitney -p jitney-load
 	$(TARGET)/release/jitney-load run loadtest/scenarios/samples.toml --json $(TARGET)/load.json --html $(TARGET)/load.html
 
+.PHONY: ceiling
+ceiling: tools ## Compare jitney-load with the ghz and perf_analyzer on the PATH
+	$(PYTHON) scripts/ceiling.py
+
 .PHONY: sim
 sim: tools ## Simulate the scheduler beside other rules and the bounds
 	cargo run --release --locked -p jitney-simulation -- docs/scheduling

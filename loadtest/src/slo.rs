@@ -95,14 +95,19 @@ fn growth(name: &str, most: f64, values: &[(f64, f64)]) -> Finding {
         };
     };
     let an_hour = |slope: f64| slope * 3_600.0 / trend.mean.abs().max(f64::MIN_POSITIVE) * 1e2;
+    let (slope, margin, allowed) = (an_hour(trend.slope), an_hour(trend.margin), most * 1e2);
+    let met = trend.sure_growth_an_hour() <= most;
+    // What is not seen is not ruled out.
+    let doubt = match met && slope + margin > allowed {
+        true => ", and more than that cannot be ruled out in so short a time",
+        false => "",
+    };
     Finding {
         text: format!(
-            "{name} grows by {:.1} % of its mean an hour, give or take {:.1} (99 % sure); {:.1} % allowed",
-            an_hour(trend.slope),
-            an_hour(trend.margin),
-            most * 1e2
+            "growth of {name}: {slope:.1} % of the mean an hour, give or take {margin:.1} (99 % sure); \
+             {allowed:.1} % allowed{doubt}"
         ),
-        met: trend.sure_growth_an_hour() <= most,
+        met,
     }
 }
 
@@ -241,6 +246,26 @@ fn floored(percent: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::recording::Recorder;
+
+    #[test]
+    fn a_short_look_rules_out_little() {
+        let values = |seconds: u32, slope: f64| -> Vec<(f64, f64)> {
+            let values = (0..seconds).map(|second| {
+                let wave = f64::from(second % 7) - 3.0;
+                (f64::from(second), 100.0 + wave + slope * f64::from(second))
+            });
+            values.collect()
+        };
+        let short = growth("memory", 0.02, &values(30, 0.0));
+        assert!(
+            short.met && short.text.contains("cannot be ruled out"),
+            "{short}"
+        );
+        let long = growth("memory", 0.02, &values(40_000, 0.0));
+        assert!(long.met && long.text.ends_with("2.0 % allowed"), "{long}");
+        let leak = growth("memory", 0.02, &values(3_600, 0.01));
+        assert!(!leak.met && leak.text.ends_with("2.0 % allowed"), "{leak}");
+    }
 
     #[test]
     fn a_blow_near_the_end_shows_nothing() {

@@ -301,17 +301,14 @@ pub(super) fn sweep(report: &Report) -> String {
     .svg()
 }
 
-/// A few seconds of so many.
+/// A few round seconds of so many, and the last.
 fn ticks(seconds: usize) -> Vec<(f64, String)> {
     let last = seconds.saturating_sub(1).max(1);
-    let step = (last / 8).max(1);
-    let mut marks: Vec<usize> = (0..=last).step_by(step).collect();
-    if !last.is_multiple_of(step) {
-        marks.pop();
-        marks.push(last);
-    }
+    let step = (round_step(last as f64 / 8.0) as usize).max(1);
+    // None so near the last that their names meet.
+    let marks = (0..=last.saturating_sub(step.div_ceil(2))).step_by(step);
+    let marks = marks.chain([last]);
     marks
-        .into_iter()
         .map(|second| (second as f64, second.to_string()))
         .collect()
 }
