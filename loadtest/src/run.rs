@@ -95,7 +95,12 @@ impl Session {
 
     /// Where and when a run of this session is made.
     pub fn environment(&self, scenario: &str) -> Environment {
-        Environment::here(scenario, self.scenario.seed, self.server.clone())
+        Environment::here(
+            scenario,
+            &self.scenario.source,
+            self.scenario.seed,
+            self.server.clone(),
+        )
     }
 
     /// Runs one step.

@@ -17,6 +17,8 @@ use crate::target::{Endpoint, Protocol, Tls};
 /// A scenario, with every setting decided.
 #[derive(Clone, Debug)]
 pub struct Scenario {
+    /// Its text, as it was written.
+    pub source: String,
     /// Who is driven.
     pub server: Server,
     /// What carries the requests.

@@ -25,7 +25,11 @@ const A_DAY: f64 = 86_400.0;
 ///
 /// The file is not opened: `file` is for the messages, and its folder is where paths in it start.
 pub fn read_scenario(file: &Path, source: &str) -> Result<Scenario, Report> {
-    read_document(file, source, |table| scenario(file, table))
+    let scenario = read_document(file, source, |table| scenario(file, table))?;
+    Ok(Scenario {
+        source: source.to_owned(),
+        ..scenario
+    })
 }
 
 fn scenario(file: &Path, table: &mut Table<'_, '_>) -> Scenario {
@@ -46,6 +50,7 @@ fn scenario(file: &Path, table: &mut Table<'_, '_>) -> Scenario {
     let timeout = table.value("timeout_ms", milliseconds(1.0..=A_DAY * 1e3));
     let lag = table.value("max_lag_ms", milliseconds(0.1..=60_000.0));
     Scenario {
+        source: String::new(),
         server,
         protocol,
         tls,

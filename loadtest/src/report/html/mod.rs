@@ -40,8 +40,12 @@ pub fn write_html(report: &Report) -> String {
         (
             "generator",
             format!(
-                "jitney-load {} on {}, {} cores, {}",
-                environment.version, environment.processor, environment.cores, environment.system
+                "jitney-load {} on {}, {} cores, {:.1} GiB, {}",
+                environment.version,
+                environment.processor,
+                environment.cores,
+                environment.memory_bytes as f64 / (1_u64 << 30) as f64,
+                environment.system
             ),
         ),
         ("seed", environment.seed.to_string()),
@@ -50,7 +54,11 @@ pub fn write_html(report: &Report) -> String {
     for (name, value) in facts {
         let _ = write!(page, "<tr><th>{name}<td>{}", escape(&value));
     }
-    page += "</table>";
+    let text = escape(&environment.scenario_text);
+    let _ = write!(
+        page,
+        "</table><details><summary>scenario</summary><pre>{text}</pre></details>"
+    );
     put_comparisons(&mut page, report);
     if report.steps.len() > 1 {
         put_overview(&mut page, report);

@@ -49,11 +49,13 @@ pub fn write_report(report: &Report) -> String {
             "time": environment.time,
             "version": environment.version,
             "scenario": environment.scenario,
+            "scenario_text": environment.scenario_text,
             "seed": environment.seed,
             "server": environment.server,
             "system": environment.system,
             "processor": environment.processor,
             "cores": environment.cores,
+            "memory_bytes": environment.memory_bytes,
         },
         "steps": steps,
         "comparisons": comparisons,
@@ -193,11 +195,13 @@ pub fn read_report(text: &str) -> anyhow::Result<Report> {
             time: number("time"),
             version: text("version"),
             scenario: text("scenario"),
+            scenario_text: text("scenario_text"),
             seed: number("seed"),
             server: text("server"),
             system: text("system"),
             processor: text("processor"),
             cores: usize::try_from(number("cores"))?,
+            memory_bytes: number("memory_bytes"),
         },
         steps: steps.iter().map(read_step).collect::<Result<_, _>>()?,
         comparisons: document["comparisons"]
@@ -360,7 +364,7 @@ mod tests {
             });
         }
         Report {
-            environment: Environment::here("s.toml", 3, "a server".to_owned()),
+            environment: Environment::here("s.toml", "seed = 3", 3, "a server".to_owned()),
             steps: vec![StepReport {
                 name: "one".to_owned(),
                 offered_rate: Some(200.0),
