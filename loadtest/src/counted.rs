@@ -166,29 +166,32 @@ async fn look(
 ) -> Vec<Look> {
     let start = now() + from;
     let since = || now().saturating_duration_since(start).as_secs_f64();
+    // A server that does not count is not asked again.
     let counts = !before.is_empty();
     let mut looks = vec![Look {
         second: since(),
         said: before,
     }];
+    if !counts {
+        return looks;
+    }
     let mut times = interval_at(start.into(), Duration::from_secs(1));
     times.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while counts {
+    loop {
         let said = async {
             times.tick().await;
             target.statistics().await
         };
         tokio::select! {
-            _ = &mut stopped => break,
+            _ = &mut stopped => return looks,
             said = said => {
-                // A server that is away says nothing.
+                // One that is away says nothing.
                 if !said.is_empty() {
                     looks.push(Look { second: since(), said });
                 }
             }
         }
     }
-    looks
 }
 
 fn success(statistics: &ModelStatistics) -> u64 {
