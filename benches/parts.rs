@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::Bytes;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jitney::clock::Moment;
 use jitney::proto::ModelInferRequest;
 use jitney::proto::model_infer_request::InferInputTensor;
@@ -83,6 +83,33 @@ fn decode(criterion: &mut Criterion) {
     });
 }
 
+/// A document with 150,000 numbers, as Python writes them.
+fn json(criterion: &mut Criterion) {
+    const NUMBERS: usize = 150_000;
+    let numbers = (0..NUMBERS as u32).map(|number| {
+        let number = (number.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        // Python has no other numbers than those of 64 bits.
+        f64::from(number).to_string()
+    });
+    let data = numbers.collect::<Vec<_>>().join(", ");
+    let document = format!(
+        r#"{{"inputs": [{{"name": "x", "datatype": "FP32", "shape": [1, {NUMBERS}], "data": [{data}]}}]}}"#
+    );
+    let mut group = criterion.benchmark_group("wire: JSON to request");
+    group.throughput(Throughput::Bytes(document.len() as u64));
+    group.bench_function("150,000 numbers", |bencher| {
+        bencher.iter(|| {
+            black_box(wire::rest::infer_request(
+                "m",
+                "",
+                document.as_bytes(),
+                Bytes::new(),
+            ))
+        });
+    });
+    group.finish();
+}
+
 fn slice(criterion: &mut Criterion) {
     let batch = Tensor {
         dtype: Dtype::Fp32,
@@ -101,5 +128,5 @@ fn slice(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, decision, decode, slice);
+criterion_group!(parts, decision, decode, json, slice);
 criterion_main!(parts);

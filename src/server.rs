@@ -14,7 +14,7 @@ use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, MonotonicClock};
 use crate::config::{ModelControl, ServerConfig};
 use crate::device::{Inventory, Unavailable};
-use crate::frontend::{Api, Frontend, Limits, Protocols, Readiness};
+use crate::frontend::{Api, Frontend, Limits, Origins, Protocols, Readiness};
 use crate::repository::RepositoryError;
 use crate::serving::{Backends, Catalog, Control, Engine, Loader, Reconciler, Repository};
 
@@ -149,7 +149,12 @@ impl Server {
             readiness: Arc::clone(&readiness),
             server_name: Arc::from(config.server_name.as_str()),
         };
-        let frontend = Frontend::new(api, limits(&config));
+        let frontend = Frontend::new(
+            api,
+            limits(&config),
+            Origins::new(&config.cors_origins),
+            Arc::clone(&machine.clock),
+        );
         let goaway = watch::Sender::new(false);
         let mut frontends = JoinSet::new();
         let mut addresses = Vec::new();
@@ -317,5 +322,6 @@ fn limits(config: &ServerConfig) -> Limits {
         max_requests: config.max_requests,
         max_in_flight_bytes: config.max_in_flight_bytes,
         max_stream_requests: config.max_stream_requests,
+        read_timeout: config.read_timeout,
     }
 }

@@ -12,6 +12,7 @@ mod echo;
 mod lengths;
 mod processes;
 mod requests;
+mod rest;
 mod table;
 mod weights;
 
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use jitney_load::Recording;
+use jitney_load::{Protocol, Recording};
 
 use direct::direct_rates;
 use drive::ClosedLoop;
@@ -40,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     let role: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
     match role.as_slice() {
         ["echo"] => echo::serve(),
+        ["echo-rest"] => rest::echo(),
         ["direct", model] => direct::run(model),
         ["oracle", model] => direct::oracle(model),
         ["bare", model] => direct::bare(model),
@@ -65,6 +67,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("large") {
                 large(&mut table).await?;
+            }
+            if chosen("rest") {
+                rest::measure(&mut table).await?;
             }
             if chosen("idle") {
                 idle(&mut table).await?;
@@ -107,6 +112,7 @@ fn folder(path: &str) -> PathBuf {
 fn closed(address: &str, connections: usize, in_flight: usize) -> ClosedLoop {
     ClosedLoop {
         address: address.to_owned(),
+        protocol: Protocol::Grpc,
         connections,
         in_flight,
         warm_up: WARM_UP,

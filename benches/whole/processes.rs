@@ -18,6 +18,11 @@ impl Process {
         Self::start(Command::new(std::env::current_exe()?).arg("echo"))
     }
 
+    /// The same over HTTP.
+    pub(crate) fn echo_of_rest() -> anyhow::Result<Self> {
+        Self::start(Command::new(std::env::current_exe()?).arg("echo-rest"))
+    }
+
     /// ONNX Runtime with a model loaded, and nothing else.
     pub(crate) fn bare(model: &Path) -> anyhow::Result<Self> {
         Self::start(
@@ -76,11 +81,20 @@ impl Drop for Process {
 
 /// The server over a repository, with its defaults.
 pub(crate) fn jitney(repository: &Path) -> anyhow::Result<Process> {
+    serve(repository, "off")
+}
+
+/// The same with REST on the port of gRPC.
+pub(crate) fn jitney_with_rest(repository: &Path) -> anyhow::Result<Process> {
+    serve(repository, "127.0.0.1:0")
+}
+
+fn serve(repository: &Path, http_address: &str) -> anyhow::Result<Process> {
     Process::start(
         Command::new(env!("CARGO_BIN_EXE_jitney"))
             .arg("serve")
             .arg(repository)
             .args(["--grpc-address", "127.0.0.1:0"])
-            .args(["--http-address", "off", "--log", "warn"]),
+            .args(["--http-address", http_address, "--log", "warn"]),
     )
 }

@@ -63,7 +63,7 @@ impl Request {
     }
 
     /// Makes it ready for a protocol that needs more than its encoding.
-    pub(crate) fn for_protocol(mut self, protocol: Protocol) -> anyhow::Result<Self> {
+    pub fn for_protocol(mut self, protocol: Protocol) -> anyhow::Result<Self> {
         self.body = match protocol {
             Protocol::Grpc | Protocol::GrpcStream => None,
             Protocol::Rest | Protocol::RestJson => {

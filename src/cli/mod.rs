@@ -4,12 +4,13 @@
 
 mod check;
 mod devices;
+mod example;
 mod logging;
 mod serve;
 
 use clap::{Parser, Subcommand};
 
-/// An inference server for ONNX models: KServe V2 over gRPC, batched without knobs.
+/// An inference server for ONNX models: KServe V2 over gRPC and REST, batched without knobs.
 #[derive(Debug, Parser)]
 #[command(name = "jitney", version, max_term_width = 100)]
 pub struct Cli {

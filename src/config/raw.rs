@@ -18,7 +18,7 @@ pub struct RawServer {
     #[arg(long, value_name = "FILE", env = "JITNEY_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// IP address and port for gRPC [default: 127.0.0.1:8001]
+    /// IP address and port for gRPC and gRPC-Web [default: 127.0.0.1:8001]
     ///
     /// `0.0.0.0:8001` or `[::]:8001` serves every network interface. Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", env = "JITNEY_GRPC_ADDRESS")]
@@ -127,6 +127,25 @@ pub struct RawServer {
     /// The next is read from the stream when one of them has been answered.
     #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_STREAM_REQUESTS")]
     pub max_stream_requests: Option<String>,
+
+    /// Milliseconds to wait for a client that says nothing, 10 to 3600000 [default: 30000]
+    ///
+    /// On a new connection, and in the middle of an HTTP/1 body. The head of an HTTP/1 request has
+    /// 30 seconds, and so has a connection between two of them. HTTP/2 asks clients by itself.
+    #[arg(long, value_name = "MS", env = "JITNEY_READ_TIMEOUT_MS")]
+    pub read_timeout_ms: Option<String>,
+
+    /// Origin whose pages may ask from a browser; may be repeated [default: none]
+    ///
+    /// Such as https://example.com or http://localhost:3000; * is every one. It goes for REST and
+    /// gRPC-Web alike.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "JITNEY_CORS_ORIGIN",
+        value_delimiter = ','
+    )]
+    pub cors_origin: Vec<String>,
 
     /// Milliseconds to serve on after SIGTERM while not ready, 0 to 3600000 [default: 5000]
     ///

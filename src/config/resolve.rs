@@ -7,11 +7,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jitney_settings::rule::{ADDRESS, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from};
+use jitney_settings::rule::{
+    ADDRESS, OneOf, Parsed, Rule, Text, Truth, milliseconds, whole, whole_from,
+};
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
 use super::raw::RawServer;
-use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME};
+use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
 use super::server::{ModelControl, ServerConfig, find_onnxruntime};
 use crate::model::DeviceChoice;
 
@@ -68,7 +70,7 @@ impl RawServer {
                 10.0,
                 2 * second,
             ),
-            load_models: s.load_models(&self.load_model),
+            load_models: s.names("load_model", &self.load_model, MODEL_NAME),
             load_threads: s.count("load_threads", self.load_threads, 1..=64, 2),
             device_memory_bytes: s.perhaps(
                 "device_memory_bytes",
@@ -102,6 +104,8 @@ impl RawServer {
                 1..=65_536,
                 64,
             ),
+            read_timeout: s.time("read_timeout_ms", self.read_timeout_ms, 10.0, 30 * second),
+            cors_origins: s.names("cors_origin", &self.cors_origin, ORIGIN),
             lame_duck: s.time("lame_duck_ms", self.lame_duck_ms, 0.0, 5 * second),
             drain_timeout: s.time("drain_timeout_ms", self.drain_timeout_ms, 0.0, 30 * second),
             io_threads: s.count("io_threads", self.io_threads, 1..=1_024, cores()),
@@ -183,17 +187,13 @@ impl<'d> Settings<'_, 'd, '_> {
         typed.or(filed).unwrap_or_else(found)
     }
 
-    fn load_models(&mut self, typed: &[String]) -> Vec<String> {
-        let key = "load_model";
-        let filed = self.0.list(key, MODEL_NAME).unwrap_or_default();
-        if typed.is_empty() {
-            return filed;
-        }
+    fn names(&mut self, key: &'d str, typed: &[String], rule: Parsed<String>) -> Vec<String> {
         let mut names = Vec::new();
         for name in typed {
-            names.extend(self.typed(key, name, &MODEL_NAME));
+            names.extend(self.typed(key, name, &rule));
         }
-        names
+        let filed = self.0.list(key, rule).unwrap_or_default();
+        if typed.is_empty() { filed } else { names }
     }
 
     fn typed<R: Rule>(&mut self, key: &str, text: &str, rule: &R) -> Option<R::Output> {

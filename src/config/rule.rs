@@ -48,3 +48,18 @@ pub(super) const MODEL_NAME: Parsed<String> = Parsed {
     parse: |text| check_name(text).ok().map(|()| text.to_owned()),
     allowed: "a model's name: 1 to 255 letters, digits, '.', '_' or '-', not starting with '.'",
 };
+
+/// Where a page comes from, as browsers write it.
+pub(super) const ORIGIN: Parsed<String> = Parsed {
+    parse: |text| is_origin(text).then(|| text.to_owned()),
+    allowed: "an origin, such as \"https://example.com\" or \"http://localhost:3000\", or \"*\"",
+};
+
+fn is_origin(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    let host = |rest: &str| !rest.is_empty() && rest.bytes().all(plain);
+    text == "*"
+        || text
+            .split_once("://")
+            .is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && host(rest))
+}

@@ -45,6 +45,10 @@ pub struct ServerConfig {
     pub max_in_flight_bytes: usize,
     /// Requests of one `ModelStreamInfer` call that are not answered yet.
     pub max_stream_requests: usize,
+    /// How long a client may say nothing where the server can only wait for it.
+    pub read_timeout: Duration,
+    /// Origins whose pages a browser lets ask this server; `*` for every one.
+    pub cors_origins: Vec<String>,
     /// How long it still takes new calls after the signal to stop.
     pub lame_duck: Duration,
     /// How long calls may take to finish after that.

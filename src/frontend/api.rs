@@ -62,6 +62,14 @@ impl Api {
         ModelReadyResponse { ready }
     }
 
+    /// Fails where there is no such model or version, rather than one that cannot answer now.
+    pub(super) fn is_known(&self, name: &str, version: &str) -> Result<(), Status> {
+        match self.version(name, version) {
+            Err(status) if status.code != Code::Unavailable => Err(status),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn server_metadata(&self) -> ServerMetadataResponse {
         ServerMetadataResponse {
             name: self.server_name.to_string(),

@@ -1,4 +1,5 @@
-//! Connections, of which there are never more than a bound: one more waits to be accepted.
+//! Connections, of which there are never more than a bound: one more waits to be accepted. One that
+//! says nothing gives its place up.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::patience::Patience;
+use crate::clock::Sleep;
+
+/// By then it is known which version of HTTP a client speaks, and what waits for it has its own bound.
+const GREETING: usize = 24;
+
 /// Places for so many connections, whatever port they come to.
 pub(super) fn places(most: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)))
@@ -21,26 +28,49 @@ pub(super) fn places(most: usize) -> Arc<Semaphore> {
 pub(super) fn connections(
     listener: TcpListener,
     places: Arc<Semaphore>,
+    patience: Patience,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold((listener, places), |(listener, places)| async {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let accepted = listener.accept().await.map(|(stream, _)| {
-            // Without it small answers wait for the client's acknowledgement.
-            let _ = stream.set_nodelay(true);
-            Connection {
-                stream,
-                _place: place,
-            }
-        });
-        Some((accepted, (listener, places)))
-    })
+    stream::unfold(
+        (listener, places, patience),
+        |(listener, places, patience)| async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            let accepted = listener.accept().await.map(|(stream, _)| {
+                // Without it small answers wait for the client's acknowledgement.
+                let _ = stream.set_nodelay(true);
+                Connection {
+                    stream,
+                    greeting: Some(Greeting {
+                        heard: 0,
+                        ends: patience.begin(),
+                        patience: patience.clone(),
+                    }),
+                    _place: place,
+                }
+            });
+            Some((accepted, (listener, places, patience)))
+        },
+    )
 }
 
 /// A connection and its place among those that may be open.
-#[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// There until the client has said how it speaks.
+    greeting: Option<Greeting>,
     _place: OwnedSemaphorePermit,
+}
+
+struct Greeting {
+    heard: usize,
+    ends: Sleep,
+    patience: Patience,
+}
+
+impl Greeting {
+    fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = self.ends.as_mut().poll(context);
+        ended.map(|()| Err(self.patience.lost()))
+    }
 }
 
 impl Connected for Connection {
@@ -57,7 +87,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(greeting) = &mut self.greeting else {
+            return read;
+        };
+        if read.is_pending() {
+            return greeting.poll_lost(context);
+        }
+        greeting.heard += buffer.filled().len() - before;
+        if greeting.heard >= GREETING {
+            self.greeting = None;
+        }
+        read
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 
 use super::grpc::status::grpc;
 use super::messages::{Messages, TooLarge};
+use super::patience::Patience;
 use super::rest::error;
 use crate::status::Status;
 
@@ -41,6 +42,8 @@ pub struct Limits {
     pub max_in_flight_bytes: usize,
     /// Requests of one `ModelStreamInfer` that are not answered; more wait at the client.
     pub max_stream_requests: usize,
+    /// How long a client may say nothing where the server can do nothing else than wait for it.
+    pub read_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,7 @@ struct Gauge {
 }
 
 impl Gauge {
-    fn enter(self: &Arc<Self>) -> Result<Arc<Held>, Status> {
+    fn enter(self: &Arc<Self>, is_probe: impl FnOnce() -> bool) -> Result<Arc<Held>, Status> {
         // Counting first means that two calls cannot both take the last place.
         let held = Arc::new(Held {
             gauge: Arc::clone(self),
@@ -59,7 +62,7 @@ impl Gauge {
             messages: Mutex::default(),
         });
         let calls = self.calls.fetch_add(1, Ordering::AcqRel);
-        if calls < self.limits.max_requests {
+        if calls < self.limits.max_requests || is_probe() {
             return Ok(held);
         }
         Err(Status::exhausted(
@@ -104,6 +107,16 @@ impl Held {
         };
         self.gauge.take(bytes)?;
         Ok(unpacked)
+    }
+
+    /// A body of length-prefixed messages that are counted as they come in, and bounded.
+    pub(super) fn meter(self: &Arc<Self>, body: Body) -> Body {
+        Body::new(MeteredBody {
+            inner: body,
+            messages: Messages::new(self.gauge.limits.max_message_bytes),
+            held: Arc::clone(self),
+            refused: None,
+        })
     }
 
     /// Whether no other call is in progress.
@@ -160,11 +173,13 @@ impl Drop for Unpacked {
 #[derive(Clone, Debug)]
 pub(super) struct LimitLayer {
     gauge: Arc<Gauge>,
+    patience: Patience,
 }
 
 impl LimitLayer {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, patience: Patience) -> Self {
         Self {
+            patience,
             gauge: Arc::new(Gauge {
                 limits,
                 calls: AtomicUsize::new(0),
@@ -181,6 +196,7 @@ impl<S> Layer<S> for LimitLayer {
         Limited {
             inner,
             gauge: Arc::clone(&self.gauge),
+            patience: self.patience.clone(),
         }
     }
 }
@@ -190,6 +206,7 @@ impl<S> Layer<S> for LimitLayer {
 pub(super) struct Limited<S> {
     inner: S,
     gauge: Arc<Gauge>,
+    patience: Patience,
 }
 
 impl<S> Service<Request<Body>> for Limited<S>
@@ -205,25 +222,23 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_grpc = is_grpc(request.headers());
-        match self.gauge.enter() {
+        let content = Content::of(&request);
+        match self.gauge.enter(|| is_probe(request.uri())) {
             Err(status) => LimitedFuture::Refused {
-                answer: Some(match is_grpc {
-                    true => grpc(status).into_http(),
-                    false => error(&status).map(Body::new),
+                answer: Some(match content {
+                    Content::Other => error(&status).map(Body::new),
+                    Content::Grpc | Content::GrpcWeb => grpc(status).into_http(),
                 }),
             },
             Ok(held) => {
                 let (mut parts, mut body) = request.into_parts();
                 parts.extensions.insert(Arc::clone(&held));
-                // A body of REST is counted by whoever reads it, as it is one message.
-                if is_grpc {
-                    body = Body::new(MeteredBody {
-                        inner: body,
-                        held: Arc::clone(&held),
-                        messages: Messages::new(self.gauge.limits.max_message_bytes),
-                        refused: None,
-                    });
+                if parts.version < Version::HTTP_2 {
+                    body = self.patience.watch(body);
+                }
+                // The others' bytes are not messages yet: they are counted by whoever reads them.
+                if content == Content::Grpc {
+                    body = held.meter(body);
                 }
                 LimitedFuture::Admitted {
                     future: self.inner.call(Request::from_parts(parts, body)),
@@ -234,9 +249,37 @@ where
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    content.is_some_and(|content| content.starts_with(b"application/grpc"))
+/// What a request's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Grpc,
+    GrpcWeb,
+    Other,
+}
+
+impl Content {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let content = request.headers().get(CONTENT_TYPE);
+        let content = content.map_or(&b""[..], HeaderValue::as_bytes);
+        // tonic takes any type for gRPC's, so that the path has to tell.
+        match names_service(request.uri().path()) {
+            true if content.starts_with(b"application/grpc-web") => Self::GrpcWeb,
+            true => Self::Grpc,
+            false => Self::Other,
+        }
+    }
+}
+
+/// Whether a path is `/package.Service/Method`.
+fn names_service(path: &str) -> bool {
+    let service = path.split('/').nth(1);
+    service.is_some_and(|service| service.contains('.'))
+}
+
+/// Whether this asks for health: who is busy is not to be taken for dead.
+fn is_probe(uri: &Uri) -> bool {
+    let path = uri.path();
+    path.starts_with("/v2/health/") || path == "/grpc.health.v1.Health/Check"
 }
 
 pin_project! {

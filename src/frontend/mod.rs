@@ -7,6 +7,8 @@ mod connections;
 mod grpc;
 mod limits;
 mod messages;
+mod origins;
+mod patience;
 mod readiness;
 mod rest;
 
@@ -19,13 +21,18 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::util::option_layer;
 
 pub use api::Api;
 pub use limits::Limits;
+pub use origins::Origins;
 pub use readiness::Readiness;
 
+use crate::clock::Clock;
 use connections::{connections, places};
+use grpc::web::WebLayer;
 use limits::LimitLayer;
+use patience::Patience;
 
 /// Windows of HTTP/2: large enough that a tensor of megabytes is not stopped half-way.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
@@ -37,7 +44,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What is served on one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
-    /// gRPC: the V2 service, health and reflection.
+    /// gRPC and gRPC-Web: the V2 service, health and reflection.
     pub grpc: bool,
     /// REST: the V2 routes and health.
     pub rest: bool,
@@ -49,16 +56,21 @@ pub struct Frontend {
     api: Api,
     limits: Limits,
     layer: LimitLayer,
+    origins: Origins,
+    patience: Patience,
     places: Arc<Semaphore>,
 }
 
 impl Frontend {
     /// A frontend that serves nothing yet.
-    pub fn new(api: Api, limits: Limits) -> Self {
+    pub fn new(api: Api, limits: Limits, origins: Origins, clock: Arc<dyn Clock>) -> Self {
+        let patience = Patience::new(clock, limits.read_timeout);
         Self {
             api,
             limits,
-            layer: LimitLayer::new(limits),
+            layer: LimitLayer::new(limits, patience.clone()),
+            origins,
+            patience,
             places: places(limits.max_connections),
         }
     }
@@ -73,15 +85,21 @@ impl Frontend {
     ) -> Result<(), tonic::transport::Error> {
         let routes = self.routes(protocols);
         Server::builder()
+            .layer(option_layer(self.origins.layer()))
             .layer(self.layer)
-            .accept_http1(protocols.rest)
+            .layer(WebLayer)
+            // Browsers and most clients of REST speak nothing newer to a port without TLS.
+            .accept_http1(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .max_concurrent_streams(self.limits.max_concurrent_streams)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_routes(routes)
-            .serve_with_incoming_shutdown(connections(listener, self.places), shutdown)
+            .serve_with_incoming_shutdown(
+                connections(listener, self.places, self.patience),
+                shutdown,
+            )
             .await
     }
 

@@ -26,7 +26,7 @@ def request(*inputs, model="identity_fp32", version="", raw=(b"\0" * 8,), output
 
 WRONG = {
     "model": (request(tensor(), model="nowhere"), N, ["nowhere", "identity_fp32"]),
-    "no model": (request(tensor(), model=""), N, ["no model"]),
+    "no model": (request(tensor(), model=""), N, ["unknown model"]),
     "version": (request(tensor(), version="7"), N, ["7", "it has 1"]),
     "version in words": (request(tensor(), version="newest"), I, ["newest", "number"]),
     "input": (request(tensor(name="x")), I, ["x", "INPUT0"]),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 
@@ -59,11 +60,14 @@ def test_inference_in_json(server):
 
 
 def test_lines_that_the_server_prints_can_be_pasted(examples):
-    """As they stand, into a shell that finds grpcurl and a Python with tritonclient."""
+    """As they stand, into a shell that finds grpcurl, curl and a Python with tritonclient."""
     lines = examples.said[examples.said.index("try it:") + 1:]
-    by_grpcurl, by_python = lines[0].strip(), lines[1].strip()
+    by_grpcurl, by_python, by_curl = [line.strip() for line in lines[:3]]
     assert by_grpcurl.startswith("grpcurl ")
     assert by_python.startswith("python3 -c ")
+    assert by_curl.startswith("curl -s ")
+    if shutil.which("curl"):
+        assert json.loads(paste(by_curl))["model_name"] == "digits"
     done = paste(by_grpcurl)
     assert json.loads(done)["modelName"] == "digits"
     digit = paste(by_python.replace("python3", sys.executable, 1))

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use jitney::config::RawServer;
 use jitney::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use jitney::proto::repository_index_response::ModelIndex;
@@ -15,10 +17,12 @@ use jitney::proto::{
 use jitney::server::Server;
 use jitney::serving::Version;
 use tonic::Status;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tower::{Service, ServiceExt};
 
 /// A test that waits longer than this hangs; none comes near it.
 const HANG: Duration = Duration::from_secs(30);
@@ -88,6 +92,19 @@ impl Node {
         request: ModelInferRequest,
     ) -> Result<ModelInferResponse, Status> {
         infer(self.client(), request).await
+    }
+
+    /// Sends any request over HTTP/2.
+    pub(crate) async fn ask(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> http::Response<Body> {
+        let body = Body::new(Full::from(body.into()));
+        let mut channel = self.channel();
+        let channel = channel.ready().await.unwrap();
+        let answer = channel.call(request.body(body).unwrap());
+        within("an answer", answer).await.unwrap()
     }
 
     /// The version of a model that serves, seen from inside.

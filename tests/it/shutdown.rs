@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
+use super::http::{Wire, assert_echo as assert_echoed, get, post, row};
 use super::node::{Node, infer, until, within};
 use super::occupant::Occupant;
 use super::repository::{Repository, Simulated};
@@ -143,5 +144,45 @@ async fn a_client_that_keeps_a_reflection_stream_open_does_not_keep_the_server()
     let _answers = within("reflection", answers).await.unwrap();
     let running = Running::new(node.server);
     running.stop();
+    running.ends().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rest_is_told_and_answered_before_its_connections_close() {
+    let repository = slow(300);
+    let node = Node::with(&repository.path(), leaving(3_600_000, 60_000)).await;
+    let address = node.server.address();
+    let version = node.version("slow");
+    let mut health = node.health("").await;
+    health.until(true).await;
+    let occupant = Occupant::of(&node, "slow", 2).await;
+    let mut idle = Wire::to(address).await;
+    assert_eq!(idle.ask(get("/v2/health/ready")).await.status, 200);
+    let silent = Wire::to(address).await;
+    let mut busy = Wire::to(address).await;
+    busy.send(post("/v2/models/slow/infer", &[], row(&[1.0])))
+        .await;
+    until("the request waits", || version.lane.queued() == 2).await;
+    let running = Running::new(node.server);
+
+    running.stop();
+    health.until(false).await;
+    let answer = idle.ask(get("/v2/health/ready")).await;
+    assert_eq!(
+        (answer.status, answer.json()["ready"].as_bool()),
+        (503, Some(false))
+    );
+    assert_eq!(idle.ask(get("/v2/health/live")).await.status, 200);
+    let answer = idle.ask(post("/v2/models/m/infer", &[], row(&[2.0]))).await;
+    assert_echoed(&answer, &[2.0]);
+
+    running.stop();
+    assert_eq!(idle.closed().await, b"");
+    assert_eq!(silent.closed().await, b"");
+    let answer = busy.answer().await;
+    assert_echoed(&answer, &[1.0]);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(busy.closed().await, b"");
+    occupant.leaves().await;
     running.ends().await.unwrap();
 }

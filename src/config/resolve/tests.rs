@@ -53,6 +53,8 @@ fn defaults() -> ServerConfig {
         device_memory_bytes: None,
         unload_least_used: false,
         max_stream_requests: 64,
+        read_timeout: Duration::from_millis(30_000),
+        cors_origins: Vec::new(),
         lame_duck: Duration::from_millis(5_000),
         drain_timeout: Duration::from_millis(30_000),
         io_threads: cores(),
@@ -89,6 +91,8 @@ max_in_flight_bytes = 4_096
 max_stream_requests = 7
 device_memory_bytes = 5
 unload_least_used = true
+read_timeout_ms = 100
+cors_origin = ["https://example.com:8443", "*"]
 lame_duck_ms = 0
 drain_timeout_ms = 8.5
 io_threads = 9
@@ -113,6 +117,8 @@ log = "debug"
         device_memory_bytes: Some(5),
         unload_least_used: true,
         max_stream_requests: 7,
+        read_timeout: Duration::from_millis(100),
+        cors_origins: vec!["https://example.com:8443".to_owned(), "*".to_owned()],
         lame_duck: Duration::ZERO,
         drain_timeout: Duration::from_micros(8_500),
         io_threads: 9,

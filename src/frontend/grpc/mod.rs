@@ -1,9 +1,10 @@
-//! gRPC: the V2 service, health and reflection.
+//! gRPC and gRPC-Web: the V2 service, health and reflection.
 
 mod ending;
 mod service;
 pub(super) mod status;
 mod stream;
+pub(super) mod web;
 
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;

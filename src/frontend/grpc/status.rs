@@ -5,7 +5,7 @@ use tonic::metadata::MetadataValue;
 use crate::status::Status;
 
 /// The trailer by which gRPC clients with a retry policy learn when to try again, in milliseconds.
-const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+pub(in crate::frontend) const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Bytes of a message that are sent. Clients take headers of a few kilobytes, and what a status
 /// quotes can be as long as the request that it is about.

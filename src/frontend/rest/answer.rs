@@ -47,10 +47,9 @@ pub(in crate::frontend) fn error(status: &Status) -> Response {
     struct Error<'a> {
         error: &'a str,
     }
-    let body = serde_json::to_vec(&Error {
+    let mut answer = plain(&Error {
         error: &status.message,
     });
-    let mut answer = json(body.unwrap_or_default());
     let number = match (status.code, status.retry_after) {
         // It will not fit the next time either.
         (Code::ResourceExhausted, None) => 413,
@@ -64,6 +63,11 @@ pub(in crate::frontend) fn error(status: &Status) -> Response {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
+}
+
+/// A document of our own as JSON.
+pub(super) fn plain(body: &impl Serialize) -> Response {
+    json(serde_json::to_vec(body).unwrap_or_default())
 }
 
 /// A message of the protocol as a JSON document.

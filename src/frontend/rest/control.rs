@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::answer::{Refusal, document, error, field};
+use super::answer::{Refusal, document, error, field, plain};
 use super::receive::{held, receive};
 use super::{Answer, Named, Rest};
 use crate::frontend::api::not_offered;
 use crate::proto::*;
-use crate::status::{Code, Status};
+use crate::status::Status;
 
 /// The document that describes the routes.
-const OPENAPI: &str = include_str!("openapi.json");
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 pub(super) async fn server_live() -> Answer {
     let said = ServerLiveResponse { live: true };
@@ -31,12 +31,24 @@ pub(super) async fn server_ready(State(rest): State<Rest>) -> Answer {
 }
 
 pub(super) async fn model_ready(State(rest): State<Rest>, named: Named) -> Answer {
-    let said = rest.api.model_ready(&ModelReadyRequest {
+    #[derive(Serialize)]
+    struct ModelReady {
+        name: String,
+        ready: bool,
+    }
+    let asked = ModelReadyRequest {
         name: named.model,
         version: named.version,
-    });
-    let body = document("inference.ModelReadyResponse", &said)?;
-    Ok((readiness(said.ready), body).into_response())
+    };
+    let ready = rest.api.model_ready(&asked).ready;
+    if !ready {
+        rest.api.is_known(&asked.name, &asked.version)?;
+    }
+    let said = ModelReady {
+        name: asked.name,
+        ready,
+    };
+    Ok((readiness(ready), plain(&said)).into_response())
 }
 
 fn readiness(ready: bool) -> StatusCode {
@@ -176,9 +188,10 @@ pub(super) async fn no_route(request: Request) -> Refusal {
     )))
 }
 
-pub(super) async fn wrong_method() -> Response {
-    let told = Status::new(Code::InvalidArgument, "this route takes another method");
-    let mut answer = error(&told);
+/// The header Allow, with the methods that there are, is axum's.
+pub(super) async fn method_not_allowed(method: Method) -> Response {
+    let told = format!("this route is not asked by {method}; the header Allow says how it is");
+    let mut answer = error(&Status::invalid(told));
     *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     answer
 }

@@ -10,10 +10,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::api::Api;
@@ -21,6 +22,10 @@ use super::limits::{Held, Limits};
 use crate::status::Status;
 use answer::Refusal;
 pub(super) use answer::error;
+pub(super) use receive::HEADER_LENGTH;
+
+/// Bytes of an answer under which compressing it saves no packet.
+const LEAST_COMPRESSED: u16 = 1024;
 
 /// What the routes need.
 #[derive(Clone, Debug)]
@@ -31,43 +36,66 @@ struct Rest {
 
 type Answer = Result<Response, Refusal>;
 
-/// The routes.
+/// The routes, and what stands before all of them.
 pub(super) fn routes(api: Api, limits: Limits) -> Router {
-    let shared_memory = || get(control::shared_memory).post(control::shared_memory);
-    let settings = || get(control::settings).post(control::settings);
-    let mut routes = Router::new()
-        .route("/v2", get(control::server_metadata))
-        .route("/v2/openapi.json", get(control::openapi))
-        .route("/v2/health/live", get(control::server_live))
-        .route("/v2/health/ready", get(control::server_ready))
-        .route("/v2/models/stats", get(control::statistics))
-        .route("/v2/repository/index", post(control::repository_index))
-        .route("/v2/repository/models/{model}/load", post(control::load))
-        .route(
-            "/v2/repository/models/{model}/unload",
-            post(control::unload),
-        )
-        .route("/v2/systemsharedmemory/{*rest}", shared_memory())
-        .route("/v2/cudasharedmemory/{*rest}", shared_memory())
-        .route("/v2/trace/setting", settings())
-        .route("/v2/logging", settings());
-    for model in [
-        "/v2/models/{model}",
-        "/v2/models/{model}/versions/{version}",
-    ] {
-        routes = routes
-            .route(model, get(control::model_metadata))
-            .route(&format!("{model}/ready"), get(control::model_ready))
-            .route(&format!("{model}/config"), get(control::model_config))
-            .route(&format!("{model}/stats"), get(control::model_statistics))
-            .route(&format!("{model}/infer"), post(infer::infer));
-    }
-    routes
-        .method_not_allowed_fallback(control::wrong_method)
+    let table = table().into_iter().chain(not_offered());
+    table
+        .fold(Router::new(), |routes, (path, methods)| {
+            routes.route(path, methods)
+        })
+        .method_not_allowed_fallback(control::method_not_allowed)
         .fallback(control::no_route)
         .layer(RequestDecompressionLayer::new())
-        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .with_state(Rest { api, limits })
+}
+
+/// Tensors alone are worth compressing; tritonclient for asyncio asks for it always, and cannot read
+/// anything else that is.
+fn infer() -> MethodRouter<Rest> {
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(LEAST_COMPRESSED));
+    post(infer::infer).layer(compression)
+}
+
+type Route = (&'static str, MethodRouter<Rest>);
+
+/// What `openapi.json` describes; a test holds the two together.
+#[rustfmt::skip] // a table
+fn table() -> Vec<Route> {
+    vec![
+        ("/v2", get(control::server_metadata)),
+        ("/v2/openapi.json", get(control::openapi)),
+        ("/v2/health/live", get(control::server_live)),
+        ("/v2/health/ready", get(control::server_ready)),
+        ("/v2/models/stats", get(control::statistics)),
+        ("/v2/models/{model}", get(control::model_metadata)),
+        ("/v2/models/{model}/ready", get(control::model_ready)),
+        ("/v2/models/{model}/config", get(control::model_config)),
+        ("/v2/models/{model}/stats", get(control::model_statistics)),
+        ("/v2/models/{model}/infer", infer()),
+        ("/v2/models/{model}/versions/{version}", get(control::model_metadata)),
+        ("/v2/models/{model}/versions/{version}/ready", get(control::model_ready)),
+        ("/v2/models/{model}/versions/{version}/config", get(control::model_config)),
+        ("/v2/models/{model}/versions/{version}/stats", get(control::model_statistics)),
+        ("/v2/models/{model}/versions/{version}/infer", infer()),
+        ("/v2/repository/index", post(control::repository_index)),
+        ("/v2/repository/models/{model}/load", post(control::load)),
+        ("/v2/repository/models/{model}/unload", post(control::unload)),
+    ]
+}
+
+/// Routes of Triton's extensions that answer with a sentence.
+fn not_offered() -> Vec<Route> {
+    let shared_memory = || get(control::shared_memory).post(control::shared_memory);
+    let settings = || get(control::settings).post(control::settings);
+    vec![
+        ("/v2/systemsharedmemory/{*rest}", shared_memory()),
+        ("/v2/cudasharedmemory/{*rest}", shared_memory()),
+        ("/v2/trace/setting", settings()),
+        ("/v2/models/{model}/trace/setting", settings()),
+        ("/v2/logging", settings()),
+    ]
 }
 
 /// The model that a path names, and the version or none.
@@ -85,5 +113,46 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let path: Result<Path<Self>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path(named) = path.map_err(|error| Status::invalid(error.body_text()))?;
         Ok(named)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// By path, whether it is asked by GET or by POST.
+    fn described() -> BTreeMap<String, String> {
+        let document: serde_json::Value = serde_json::from_str(control::OPENAPI).unwrap();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let paths = document["paths"].as_object().unwrap().iter();
+        let method = |item: &serde_json::Value| {
+            let methods = item.as_object().unwrap().keys();
+            let methods: Vec<String> = methods
+                .filter(|key| *key != "parameters")
+                .cloned()
+                .collect();
+            methods.join(",")
+        };
+        paths
+            .map(|(path, item)| (path.clone(), method(item)))
+            .collect()
+    }
+
+    #[test]
+    fn the_document_describes_the_routes() {
+        let routes = table().into_iter().map(|(path, methods)| {
+            let methods = format!("{methods:?}");
+            // What is asked by GET is answered to HEAD, too.
+            let by_get = !methods.contains("get: None");
+            let by_post = !methods.contains("post: None");
+            let methods: Vec<&str> = [("get", by_get), ("post", by_post)]
+                .into_iter()
+                .filter_map(|(method, is_taken)| is_taken.then_some(method))
+                .collect();
+            (path.to_owned(), methods.join(","))
+        });
+        assert_eq!(routes.collect::<BTreeMap<_, _>>(), described());
     }
 }

@@ -12,7 +12,7 @@ use super::Held;
 use crate::status::{Code, Status};
 
 /// How long the JSON before the tensors is (binary tensor data extension).
-pub(super) const HEADER_LENGTH: HeaderName =
+pub(in crate::frontend) const HEADER_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 
 /// Memory that is set aside for what a client says it will send, before it has.

@@ -5,6 +5,7 @@ mod elements;
 mod parameters;
 mod request;
 mod response;
+mod words;
 
 pub use request::{RestAsked, infer_request};
 pub use response::{RestAnswer, infer_response};

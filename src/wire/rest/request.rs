@@ -6,11 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::elements::decode;
+use super::elements::{Elements, decode};
 use super::parameters::Parameters;
+use super::words::quoted;
 use crate::serving::{InferRequest, NamedTensor};
 use crate::status::Status;
-use crate::tensor::{Shape, Tensor, elements};
+use crate::tensor::{Dtype, Shape, Tensor, elements};
 use crate::wire::request::{Asked, asked, dtype, refuse_parameters};
 
 /// A request, and how its answer is to be written.
@@ -77,9 +78,16 @@ pub fn infer_request(
     tensors: Bytes,
 ) -> Result<RestAsked, Status> {
     let about = |status: Status| status.about(format_args!("model {model:?}"));
-    let document: Document<'_> = serde_json::from_slice(json)
-        .map_err(|error| Status::invalid(format!("the request's JSON: {error}")))
-        .map_err(about)?;
+    let spelled;
+    let document: Document<'_> = match serde_json::from_slice(json) {
+        Ok(document) => document,
+        Err(error) => {
+            let unread = |error| about(Status::invalid(format!("the request's JSON: {error}")));
+            // Words for infinite numbers are rare, and no JSON: only what cannot be read has them.
+            spelled = quoted(json).ok_or_else(|| unread(error))?;
+            serde_json::from_slice(&spelled).map_err(unread)?
+        }
+    };
     let mut parameters = document.parameters;
     let all = parameters.take_bool("binary_data_output").unwrap_or(false);
     let mut binary = Binary {
@@ -124,9 +132,8 @@ fn input(mut input: Input<'_>, tensors: &mut Bytes) -> Result<NamedTensor, Statu
     let name = input.name;
     let dtype = dtype(&name, &input.datatype)?;
     let data = match (input.data, size) {
-        (Some(json), None) => decode(dtype, json.get(), elements(&input.shape))
-            .map(Bytes::from)
-            .map_err(|error| Status::invalid(format!("input {name:?}: data: {error}")))?,
+        (Some(json), None) => from_json(dtype, json.get(), &input.shape)
+            .map_err(|told| Status::invalid(format!("input {name:?}: data: {told}")))?,
         (None, Some(size)) if size <= tensors.len() => tensors.split_to(size),
         (None, Some(size)) => {
             return Err(Status::invalid(format!(
@@ -156,11 +163,22 @@ fn input(mut input: Input<'_>, tensors: &mut Bytes) -> Result<NamedTensor, Statu
     })
 }
 
+fn from_json(dtype: Dtype, json: &str, shape: &[i64]) -> Result<Bytes, String> {
+    let expected = elements(shape);
+    let Elements { raw, count } = decode(dtype, json, expected)?;
+    match expected {
+        // A shape that counts nothing is told with the model's own.
+        Some(expected) if expected != count => Err(format!(
+            "{count} elements, where the shape {shape:?} has {expected}"
+        )),
+        _ => Ok(raw.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::status::Code;
-    use crate::tensor::Dtype;
     use proptest::prelude::*;
 
     fn read(json: &str, tensors: &'static [u8]) -> Result<RestAsked, Status> {
@@ -194,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn pythons_words_for_numbers_that_are_not_finite_are_read() {
+        let json = r#"{"inputs":[{"name":"NaN","shape":[4],"datatype":"FP32",
+                       "data":[NaN,-Infinity,"Infinity",1]}]}"#;
+        let read = read(json, b"").unwrap();
+        let [input] = &read.asked.request.inputs[..] else {
+            panic!("one input")
+        };
+        let expected = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 1.0];
+        assert_eq!(input.tensor.data, expected.map(f32::to_le_bytes).concat());
+        assert_eq!(input.name, "NaN");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (json, tensors, told) in [
             ("", &b""[..], "the request's JSON: EOF"),
@@ -218,6 +249,11 @@ mod tests {
                    "parameters":{"binary_data_size":2}}]}"#,
                 b"x",
                 "binary_data_size is 2 where 1 bytes are left",
+            ),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"INT8","data":[1,2,3]}]}"#,
+                b"",
+                "input \"x\": data: 3 elements, where the shape [1, 2] has 2",
             ),
             (
                 r#"{"inputs":[]}"#,

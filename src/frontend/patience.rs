@@ -1,0 +1,97 @@
+//! How long clients are waited for: those that connect and say nothing, and those that stop in the
+//! middle of a body. HTTP/2 asks silent clients itself, once it has begun.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::body::Body;
+
+use crate::clock::{Clock, Sleep};
+
+/// A time, and the clock that it is measured by.
+#[derive(Clone)]
+pub(super) struct Patience {
+    clock: Arc<dyn Clock>,
+    limit: Duration,
+}
+
+impl fmt::Debug for Patience {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.limit.fmt(formatter)
+    }
+}
+
+impl Patience {
+    pub(super) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
+        Self { clock, limit }
+    }
+
+    /// Completes when it is at its end.
+    pub(super) fn begin(&self) -> Sleep {
+        self.clock.sleep_until(self.clock.now() + self.limit)
+    }
+
+    /// A body that fails when nothing more of it comes.
+    pub(super) fn watch(&self, body: Body) -> Body {
+        match http_body::Body::is_end_stream(&body) {
+            true => body,
+            false => Body::new(PatientBody {
+                inner: body,
+                patience: self.clone(),
+                ends: None,
+            }),
+        }
+    }
+
+    /// What is told to whoever was waited for.
+    pub(super) fn lost(&self) -> io::Error {
+        let told = format!("nothing came for {:?} (read_timeout_ms)", self.limit);
+        io::Error::new(io::ErrorKind::TimedOut, told)
+    }
+}
+
+pin_project! {
+    /// A body whose pauses are bounded.
+    struct PatientBody {
+        #[pin]
+        inner: Body,
+        patience: Patience,
+        // There while the next piece is waited for.
+        ends: Option<Sleep>,
+    }
+}
+
+impl http_body::Body for PatientBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = self.project();
+        if let Poll::Ready(frame) = this.inner.poll_frame(context) {
+            *this.ends = None;
+            return Poll::Ready(frame);
+        }
+        let ends = this.ends.get_or_insert_with(|| this.patience.begin());
+        ready!(ends.as_mut().poll(context));
+        let told = this.patience.lost().to_string();
+        Poll::Ready(Some(Err(tonic::Status::deadline_exceeded(told))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
