@@ -26,5 +26,6 @@ pub mod scheduler;
 pub mod server;
 pub mod serving;
 pub mod status;
+pub mod telemetry;
 pub mod tensor;
 pub mod wire;

@@ -16,7 +16,10 @@ use crate::config::{ModelControl, ServerConfig};
 use crate::device::{Inventory, Unavailable};
 use crate::frontend::{Api, Frontend, Limits, Origins, Protocols, Readiness};
 use crate::repository::RepositoryError;
-use crate::serving::{Backends, Catalog, Control, Engine, Loader, Reconciler, Repository};
+use crate::serving::{
+    Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
+};
+use crate::telemetry::Metrics;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +109,11 @@ impl Machine {
             catalog.changes().clone(),
             config.device_memory_bytes,
         )
+        .with_limiter(
+            config
+                .rate_limit
+                .then(|| Limiter::new(config.rate_limit_resources.clone())),
+        )
     }
 }
 
@@ -117,6 +125,7 @@ type Frontends = JoinSet<Result<(), tonic::transport::Error>>;
 pub struct Server {
     address: SocketAddr,
     http_address: Option<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
     machine: Machine,
     engine: Engine,
     readiness: Arc<Readiness>,
@@ -133,11 +142,14 @@ impl Server {
         let machine = Machine::open(&config)?;
         let repository = Repository::open(&config.repository)?;
         let catalog = Arc::new(Catalog::default());
+        let responses = ResponseCache::new(config.response_cache_bytes);
         let engine = Engine::new(Arc::clone(&catalog), Arc::clone(&machine.clock));
         let reconciler = Reconciler::new(
             repository,
             Arc::clone(&catalog),
-            machine.loader(&config, &catalog),
+            machine
+                .loader(&config, &catalog)
+                .with_response_cache(responses.clone()),
             control(config.model_control),
             config.load_threads,
             config.unload_least_used,
@@ -149,8 +161,11 @@ impl Server {
             readiness: Arc::clone(&readiness),
             server_name: Arc::from(config.server_name.as_str()),
         };
+        let devices = machine.inventory.devices();
+        let metrics = Metrics::new(engine.clone(), responses, devices, config.triton_metrics);
         let frontend = Frontend::new(
             api,
+            metrics,
             limits(&config),
             Origins::new(&config.cors_origins),
             Arc::clone(&machine.clock),
@@ -184,6 +199,8 @@ impl Server {
         Ok(Self {
             address: address_of(|protocols| protocols.grpc).unwrap_or(config.grpc_address),
             http_address: address_of(|protocols| protocols.rest),
+            metrics_address: address_of(|protocols| protocols.metrics)
+                .or_else(|| address_of(|protocols| protocols.rest)),
             machine,
             engine,
             readiness,
@@ -203,6 +220,11 @@ impl Server {
     /// Where REST is served, if anywhere.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Where metrics are served, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// What it runs on.
@@ -265,21 +287,30 @@ impl Server {
     }
 }
 
-/// Every port, and what is served there.
+/// Every port, and what is served there. Those of one address are one.
 async fn bind(config: &ServerConfig) -> Result<Vec<(TcpListener, Protocols)>, StartError> {
-    let grpc = config.grpc_address;
-    let shared = config.http_address == Some(grpc);
-    let protocols = Protocols {
-        grpc: true,
-        rest: shared,
-    };
-    let mut bound = vec![(listen("grpc-address", grpc).await?, protocols)];
-    if let Some(http) = config.http_address.filter(|_| !shared) {
-        let protocols = Protocols {
-            grpc: false,
-            rest: true,
+    let mut ports: Vec<(&str, SocketAddr, Protocols)> = Vec::new();
+    let mut serve = |flag, address: Option<SocketAddr>, what: fn(&mut Protocols) -> &mut bool| {
+        let Some(address) = address else {
+            return;
         };
-        bound.push((listen("http-address", http).await?, protocols));
+        let known = ports.iter().position(|(_, known, _)| *known == address);
+        let place = known.unwrap_or_else(|| {
+            ports.push((flag, address, Protocols::default()));
+            ports.len() - 1
+        });
+        if let Some((_, _, protocols)) = ports.get_mut(place) {
+            *what(protocols) = true;
+        }
+    };
+    serve("grpc-address", Some(config.grpc_address), |on| &mut on.grpc);
+    serve("http-address", config.http_address, |on| &mut on.rest);
+    serve("metrics-address", config.metrics_address, |on| {
+        &mut on.metrics
+    });
+    let mut bound = Vec::new();
+    for (flag, address, protocols) in ports {
+        bound.push((listen(flag, address).await?, protocols));
     }
     Ok(bound)
 }

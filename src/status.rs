@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// How a request ended when it did not succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
     /// The request can never succeed as it was sent.
     InvalidArgument,
@@ -42,6 +42,21 @@ impl Code {
             Self::Unimplemented => 12,
             Self::Internal => 13,
             Self::Unavailable => 14,
+        }
+    }
+
+    /// Its name, as gRPC writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "CANCELLED",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::NotFound => "NOT_FOUND",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Internal => "INTERNAL",
+            Self::Unavailable => "UNAVAILABLE",
         }
     }
 

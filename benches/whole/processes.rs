@@ -95,6 +95,7 @@ fn serve(repository: &Path, http_address: &str) -> anyhow::Result<Process> {
             .arg("serve")
             .arg(repository)
             .args(["--grpc-address", "127.0.0.1:0"])
-            .args(["--http-address", http_address, "--log", "warn"]),
+            .args(["--http-address", http_address])
+            .args(["--metrics-address", "off", "--log", "warn"]),
     )
 }

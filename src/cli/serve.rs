@@ -69,6 +69,12 @@ fn about(server: &Server) {
     if let Some(address) = server.http_address() {
         println!("REST on http://{address}/v2 (plaintext)");
     }
+    if let Some(address) = server.metrics_address() {
+        println!("metrics on http://{address}/metrics");
+    }
+    if let Some(address) = server.metrics_address() {
+        println!("metrics on http://{address}/metrics");
+    }
 }
 
 fn models(server: &Server) {

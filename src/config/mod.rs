@@ -7,6 +7,7 @@ mod model;
 mod padding;
 mod raw;
 mod resolve;
+mod resource;
 mod rule;
 mod server;
 mod simulated;

@@ -10,7 +10,7 @@ use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, wh
 use jitney_settings::{Report, Table, read_document};
 
 use super::rule::{DEVICE, OptionText};
-use super::{padding, simulated};
+use super::{padding, resource, simulated};
 pub use write::write_model_policy;
 
 use crate::model::{
@@ -44,7 +44,18 @@ const OPTIMIZATIONS: OneOf<'_, OptimizationLevel> = OneOf(&[
 ///
 /// The file is not opened: `file` is for the messages. The empty text is the default policy.
 pub fn read_model_policy(file: &Path, source: &str) -> Result<ModelPolicy, Report> {
-    read_document(file, source, |table| ModelPolicy {
+    read_document(file, source, |table| {
+        let policy = policy(table);
+        if let Some(reason) = policy.keeps_state().filter(|_| policy.response_cache) {
+            let message = format!("found true; allowed: false, because {reason}");
+            table.contradict("response_cache", message);
+        }
+        policy
+    })
+}
+
+fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
+    ModelPolicy {
         batch: batch(table),
         padding: table.section("padding", padding::read),
         queue: queue(table),
@@ -52,7 +63,8 @@ pub fn read_model_policy(file: &Path, source: &str) -> Result<ModelPolicy, Repor
         instances: table.sections("instances", instances).unwrap_or_default(),
         warm_up: table.section("warm_up", warm_up).unwrap_or_default(),
         backend: backend(table),
-    })
+        response_cache: table.value("response_cache", Truth).unwrap_or_default(),
+    }
 }
 
 fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
@@ -132,6 +144,12 @@ fn instances(table: &mut Table<'_, '_>) -> InstanceGroup {
         count: table.value("count", whole(1..=64)).unwrap_or(default.count),
         device: table.value("device", DEVICE).unwrap_or(default.device),
         threads: table.value("threads", whole(1..=1_024)),
+        resources: table
+            .sections("resources", resource::needed)
+            .unwrap_or_default(),
+        priority: table
+            .value("priority", whole(1..=1_000_000))
+            .unwrap_or(default.priority),
     }
 }
 

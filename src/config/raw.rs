@@ -36,6 +36,16 @@ pub struct RawServer {
     #[arg(long, value_name = "NAME", env = "JITNEY_SERVER_NAME")]
     pub server_name: Option<String>,
 
+    /// IP address and port for metrics, or off [default: 127.0.0.1:8002]
+    ///
+    /// They are at /metrics of REST too; the same address as --http-address makes that all.
+    #[arg(long, value_name = "ADDRESS", env = "JITNEY_METRICS_ADDRESS")]
+    pub metrics_address: Option<String>,
+
+    /// Tell metrics under Triton's names, nv_*, as well: true or false [default: false]
+    #[arg(long, value_name = "BOOL", env = "JITNEY_TRITON_METRICS")]
+    pub triton_metrics: Option<String>,
+
     /// Shared library of ONNX Runtime [default: libonnxruntime.so]
     ///
     /// The default is looked for beside the executable, then in ../lib from there, and then by the
@@ -93,6 +103,31 @@ pub struct RawServer {
     /// Matters with --device-memory-bytes only. What was unloaded stays so until it is asked for.
     #[arg(long, value_name = "BOOL", env = "JITNEY_UNLOAD_LEAST_USED")]
     pub unload_least_used: Option<String>,
+
+    /// Whether instances wait for resources before they run: execution_count or off [default: off]
+    ///
+    /// Resources are what instances in model.toml say that they need. With execution_count, those
+    /// that wait go by how often they ran, times their priority.
+    #[arg(long, value_name = "MODE", env = "JITNEY_RATE_LIMIT")]
+    pub rate_limit: Option<String>,
+
+    /// What there is of a resource, NAME:COUNT or NAME:COUNT:DEVICE; may be repeated.
+    ///
+    /// Without a device each has so many. A resource that is not named is there as often as the one
+    /// instance needs it that needs most. In the environment, they are separated by commas.
+    #[arg(
+        long,
+        value_name = "NAME:COUNT[:DEVICE]",
+        env = "JITNEY_RATE_LIMIT_RESOURCE",
+        value_delimiter = ','
+    )]
+    pub rate_limit_resource: Vec<String>,
+
+    /// Bytes of answers that are kept to be given again, over all models [default: 0, off]
+    ///
+    /// For models whose model.toml says response_cache = true. The least recently used go first.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_RESPONSE_CACHE_BYTES")]
+    pub response_cache_bytes: Option<String>,
 
     /// Largest message in bytes, 1024 to 2147483647 [default: 67108864, 64 MiB]
     ///

@@ -7,12 +7,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jitney_settings::rule::{
-    ADDRESS, OneOf, Parsed, Rule, Text, Truth, milliseconds, whole, whole_from,
-};
+use jitney_settings::rule::{ADDRESS, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from};
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
 use super::raw::RawServer;
+use super::resource::OFFERED;
 use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
 use super::server::{ModelControl, ServerConfig, find_onnxruntime};
 use crate::model::DeviceChoice;
@@ -28,6 +27,8 @@ const CONTROLS: OneOf<'_, ModelControl> = OneOf(&[
     ("explicit", ModelControl::Explicit),
     ("watch", ModelControl::Watch),
 ]);
+
+const RATE_LIMITS: OneOf<'_, bool> = OneOf(&[("execution_count", true), ("off", false)]);
 
 impl RawServer {
     /// What it all means: flags go before the environment, that before the file, that before the
@@ -56,6 +57,13 @@ impl RawServer {
                 Some(loopback(8000)),
             ),
             server_name: s.one("server_name", self.server_name, Text, "triton".to_owned()),
+            metrics_address: s.one(
+                "metrics_address",
+                self.metrics_address,
+                ADDRESS_OR_OFF,
+                Some(loopback(8002)),
+            ),
+            triton_metrics: s.one("triton_metrics", self.triton_metrics, Truth, false),
             onnxruntime: s.onnxruntime(self.onnxruntime),
             device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
             model_control: s.one(
@@ -78,6 +86,18 @@ impl RawServer {
                 whole_from(1),
             ),
             unload_least_used: s.one("unload_least_used", self.unload_least_used, Truth, false),
+            rate_limit: s.one("rate_limit", self.rate_limit, RATE_LIMITS, false),
+            rate_limit_resources: s.names(
+                "rate_limit_resource",
+                &self.rate_limit_resource,
+                OFFERED,
+            ),
+            response_cache_bytes: s.count(
+                "response_cache_bytes",
+                self.response_cache_bytes,
+                0..=1_024 * GIB,
+                0,
+            ),
             max_message_bytes: s.count(
                 "max_message_bytes",
                 self.max_message_bytes,
@@ -187,13 +207,17 @@ impl<'d> Settings<'_, 'd, '_> {
         typed.or(filed).unwrap_or_else(found)
     }
 
-    fn names(&mut self, key: &'d str, typed: &[String], rule: Parsed<String>) -> Vec<String> {
+    /// A flag that may be repeated; a list in the file.
+    fn names<R: Rule>(&mut self, key: &'d str, typed: &[String], rule: R) -> Vec<R::Output> {
         let mut names = Vec::new();
         for name in typed {
             names.extend(self.typed(key, name, &rule));
         }
         let filed = self.0.list(key, rule).unwrap_or_default();
-        if typed.is_empty() { filed } else { names }
+        match typed.is_empty() {
+            true => filed,
+            false => names,
+        }
     }
 
     fn typed<R: Rule>(&mut self, key: &str, text: &str, rule: &R) -> Option<R::Output> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::DeviceChoice;
+use crate::model::{DeviceChoice, OfferedResource};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct ServerConfig {
     pub http_address: Option<SocketAddr>,
     /// What the server says its name is.
     pub server_name: String,
+    /// Where metrics are served by themselves, if anywhere; REST has them too.
+    pub metrics_address: Option<SocketAddr>,
+    /// Whether metrics are told under Triton's names too.
+    pub triton_metrics: bool,
     /// The shared library of ONNX Runtime; a bare name is left to the system's loader.
     pub onnxruntime: PathBuf,
     /// Where a model runs whose `model.toml` does not say; never `Default`.
@@ -33,6 +37,12 @@ pub struct ServerConfig {
     pub device_memory_bytes: Option<u64>,
     /// Whether the least recently used models are unloaded where that is not enough.
     pub unload_least_used: bool,
+    /// Whether instances run only while they hold the resources that they need.
+    pub rate_limit: bool,
+    /// What there is of them.
+    pub rate_limit_resources: Vec<OfferedResource>,
+    /// Bytes of answers that are kept to be given again; 0 for none.
+    pub response_cache_bytes: usize,
     /// The largest message that is read or written.
     pub max_message_bytes: usize,
     /// Calls in progress on one connection.

@@ -92,6 +92,25 @@ impl Device for CudaDevice {
         &self.name
     }
 
+    fn uuid(&self) -> Option<String> {
+        let uuid = self.context.uuid().ok()?;
+        let digits: String = uuid
+            .bytes
+            .iter()
+            // A char of C, which has a sign here.
+            .map(|byte| format!("{:02x}", *byte as u8))
+            .collect();
+        let part = |range| digits.get(range).unwrap_or_default();
+        Some(format!(
+            "GPU-{}-{}-{}-{}-{}",
+            part(0..8),
+            part(8..12),
+            part(12..16),
+            part(16..20),
+            part(20..32)
+        ))
+    }
+
     fn memory(&self) -> Result<Memory, DeviceError> {
         let (free, total) = self
             .context

@@ -73,6 +73,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// What a person would call it, such as its marketing name.
     fn name(&self) -> &str;
 
+    /// The identity that the vendor's tools know it by, if they know it.
+    fn uuid(&self) -> Option<String> {
+        None
+    }
+
     /// Its memory now.
     fn memory(&self) -> Result<Memory, DeviceError>;
 

@@ -20,9 +20,11 @@ use tower::{Layer, Service};
 
 use super::grpc::status::grpc;
 use super::messages::{Messages, TooLarge};
+use super::metrics::METRICS_PATH;
 use super::patience::Patience;
 use super::rest::error;
 use crate::status::Status;
+use crate::telemetry::InFlight;
 
 /// What a client is told to wait when the server is full; the queues have better estimates.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -187,6 +189,14 @@ impl LimitLayer {
             }),
         }
     }
+
+    /// What is held at this moment.
+    pub(super) fn in_flight(&self) -> InFlight {
+        InFlight {
+            calls: self.gauge.calls.load(Ordering::Acquire),
+            bytes: self.gauge.bytes.load(Ordering::Acquire),
+        }
+    }
 }
 
 impl<S> Layer<S> for LimitLayer {
@@ -279,7 +289,9 @@ fn names_service(path: &str) -> bool {
 /// Whether this asks for health: who is busy is not to be taken for dead.
 fn is_probe(uri: &Uri) -> bool {
     let path = uri.path();
-    path.starts_with("/v2/health/") || path == "/grpc.health.v1.Health/Check"
+    path.starts_with("/v2/health/")
+        || path == METRICS_PATH
+        || path == "/grpc.health.v1.Health/Check"
 }
 
 pin_project! {

@@ -7,6 +7,7 @@ mod connections;
 mod grpc;
 mod limits;
 mod messages;
+mod metrics;
 mod origins;
 mod patience;
 mod readiness;
@@ -29,6 +30,7 @@ pub use origins::Origins;
 pub use readiness::Readiness;
 
 use crate::clock::Clock;
+use crate::telemetry::Metrics;
 use connections::{connections, places};
 use grpc::web::WebLayer;
 use limits::LimitLayer;
@@ -42,18 +44,21 @@ const FRAME: u32 = 256 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What is served on one port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protocols {
     /// gRPC and gRPC-Web: the V2 service, health and reflection.
     pub grpc: bool,
-    /// REST: the V2 routes and health.
+    /// REST: the V2 routes and health; and metrics.
     pub rest: bool,
+    /// Metrics.
+    pub metrics: bool,
 }
 
 /// Every protocol on any number of ports, with one set of limits for all of them.
 #[derive(Clone, Debug)]
 pub struct Frontend {
     api: Api,
+    metrics: Arc<Metrics>,
     limits: Limits,
     layer: LimitLayer,
     origins: Origins,
@@ -63,10 +68,17 @@ pub struct Frontend {
 
 impl Frontend {
     /// A frontend that serves nothing yet.
-    pub fn new(api: Api, limits: Limits, origins: Origins, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        api: Api,
+        metrics: Metrics,
+        limits: Limits,
+        origins: Origins,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let patience = Patience::new(clock, limits.read_timeout);
         Self {
             api,
+            metrics: Arc::new(metrics),
             limits,
             layer: LimitLayer::new(limits, patience.clone()),
             origins,
@@ -104,15 +116,25 @@ impl Frontend {
     }
 
     fn routes(&self, protocols: Protocols) -> Routes {
-        let rest = || rest::routes(self.api.clone(), self.limits);
-        let routes = match (protocols.grpc, protocols.rest) {
-            (false, _) => rest(),
-            (true, false) => return grpc::routes(self.api.clone(), self.limits),
-            (true, true) => {
-                let grpc = grpc::routes(self.api.clone(), self.limits).into_axum_router();
-                Router::new().merge(grpc.reset_fallback()).merge(rest())
-            }
-        };
+        let grpc = || grpc::routes(self.api.clone(), self.limits);
+        let mut routes = Router::new();
+        if protocols.rest || protocols.metrics {
+            let metrics = Arc::clone(&self.metrics);
+            routes = routes.merge(metrics::routes(metrics, self.layer.clone()));
+        } else {
+            return grpc();
+        }
+        if protocols.rest {
+            routes = routes.merge(rest::routes(self.api.clone(), self.limits));
+        }
+        if protocols.grpc {
+            let grpc = grpc().into_axum_router();
+            // Who knows no path says so in REST's words, if REST is there.
+            routes = match protocols.rest {
+                true => routes.merge(grpc.reset_fallback()),
+                false => routes.merge(grpc),
+            };
+        }
         Routes::from(routes)
     }
 }

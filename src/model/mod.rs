@@ -4,6 +4,7 @@
 
 mod id;
 mod policy;
+mod resource;
 mod signature;
 
 pub use id::{InvalidName, VersionId, check_name};
@@ -12,4 +13,5 @@ pub use policy::{
     OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, QueuePolicy, SimulatedPolicy,
     VersionPolicy, WarmUpPolicy, WarmUpShape, round_up,
 };
+pub use resource::{NeededResource, OfferedResource};
 pub use signature::{Batching, Dimension, Signature, TensorSpec};

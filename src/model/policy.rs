@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::NeededResource;
+
 /// Everything `model.toml` decides, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ModelPolicy {
@@ -20,6 +22,16 @@ pub struct ModelPolicy {
     pub warm_up: WarmUpPolicy,
     /// What runs it.
     pub backend: BackendPolicy,
+    /// Whether answers are kept and given again to whoever asks the same.
+    pub response_cache: bool,
+}
+
+impl ModelPolicy {
+    /// Why an answer depends on more than its request, if it does: then it cannot be given again.
+    pub fn keeps_state(&self) -> Option<&'static str> {
+        // Stateful models ([sequence]) belong here.
+        None
+    }
 }
 
 /// How requests become batches.
@@ -153,6 +165,11 @@ pub struct InstanceGroup {
     pub device: DeviceChoice,
     /// Threads of each instance for work inside one operator; none means every core.
     pub threads: Option<usize>,
+    /// What each instance holds while it runs a batch, if the server limits that.
+    pub resources: Vec<NeededResource>,
+    /// What a batch costs where resources are waited for: with 2 the group has half the chances of
+    /// one with 1.
+    pub priority: u32,
 }
 
 impl Default for InstanceGroup {
@@ -161,6 +178,8 @@ impl Default for InstanceGroup {
             count: 1,
             device: DeviceChoice::Default,
             threads: None,
+            resources: Vec::new(),
+            priority: 1,
         }
     }
 }

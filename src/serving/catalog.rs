@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::cache::Cached;
 use super::changes::Changes;
 use super::inputs::InputCheck;
 use super::lane::Lane;
@@ -35,6 +36,8 @@ pub struct Version {
     pub(super) output_names: Vec<Arc<str>>,
     pub(super) check: InputCheck,
     pub(super) ledger: Arc<Ledger>,
+    /// Its answers that are given again, if it has them cached.
+    pub(super) cached: Option<Cached>,
 }
 
 impl Version {

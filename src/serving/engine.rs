@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cache::{Cached, Question};
 use super::catalog::{Catalog, Version};
 use super::inputs::Checked;
 use super::lane::{Refused, Seat};
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use super::ticket::late;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::model::QueuePolicy;
 use crate::scheduler::{Item, Rejected};
 use crate::status::Status;
@@ -48,23 +49,93 @@ impl Engine {
 
     /// Answers one request. Dropping the future takes the request out of its queue.
     pub async fn infer(&self, mut request: InferRequest) -> Result<InferResponse, Status> {
+        let version = self.catalog.resolve(&request.model, &request.version)?;
+        let answer = self.answer(&version, &mut request).await;
+        if let Err(status) = &answer {
+            version.ledger.told(status.code);
+        }
+        answer
+    }
+
+    async fn answer(
+        &self,
+        version: &Arc<Version>,
+        request: &mut InferRequest,
+    ) -> Result<InferResponse, Status> {
         let now = self.clock.now();
-        let mut version = self.catalog.resolve(&request.model, &request.version)?;
-        let mut checked = version
-            .check
-            .check(&mut request, version.max_batch_size())?;
-        let deadline = deadline(&request, &version, now);
-        let mut seat = match queue(&version, now, deadline, request.priority, &mut checked) {
+        let checked = version.check.check(request, version.max_batch_size())?;
+        let deadline = deadline(request, version, now);
+        let Some(cached) = &version.cached else {
+            return self.run(version, request, checked, now, deadline).await;
+        };
+        let question = cached.question(&version.signature, &checked);
+        if let Some(outputs) = self.recall(version, cached, &question, now, deadline)? {
+            return Ok(response(version, request, outputs));
+        }
+        let answer = self.run(version, request, checked, now, deadline).await?;
+        self.keep(version, cached, question, &answer);
+        Ok(answer)
+    }
+
+    /// What is in the cache, told as late as anything else would be.
+    fn recall(
+        &self,
+        version: &Version,
+        cached: &Cached,
+        question: &Question,
+        arrived: Moment,
+        deadline: Option<Moment>,
+    ) -> Result<Option<Vec<OutputTensor>>, Status> {
+        let found = cached.find(question);
+        let now = self.clock.now();
+        let took = now - arrived;
+        if found.is_none() {
+            version.ledger.missed(took);
+        } else if deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(late(took, Duration::ZERO));
+        } else {
+            let milliseconds = wall_nanoseconds() / 1_000_000;
+            version.ledger.hit(took, took, milliseconds);
+        }
+        Ok(found)
+    }
+
+    /// Keeps an answer. Whoever asked the same meanwhile has run too: one that waited for the other
+    /// would share its failure, its deadline and its place in the queue.
+    fn keep(&self, version: &Version, cached: &Cached, question: Question, answer: &InferResponse) {
+        // One that was replaced had a newer one answer in its place.
+        if version.lane.is_closed() {
+            return;
+        }
+        let start = self.clock.now();
+        cached.keep(question, &answer.outputs);
+        version.ledger.kept(self.clock.now() - start);
+    }
+
+    /// Has a lane run the request.
+    async fn run(
+        &self,
+        version: &Arc<Version>,
+        request: &mut InferRequest,
+        mut checked: Checked,
+        now: Moment,
+        deadline: Option<Moment>,
+    ) -> Result<InferResponse, Status> {
+        let newer;
+        let mut version = version;
+        let mut seat = match queue(version, now, deadline, request.priority, &mut checked) {
             Err(Refused::Closed) => {
                 // Replaced between the look and the queue: the newer one has the same name.
-                version = self.catalog.resolve(&request.model, &request.version)?;
-                queue(&version, now, deadline, request.priority, &mut checked)
+                newer = self.catalog.resolve(&request.model, &request.version)?;
+                version = &newer;
+                queue(version, now, deadline, request.priority, &mut checked)
             }
             queued => queued,
         }
-        .map_err(|refused| self.refusal(&version, refused))?;
+        .map_err(|refused| self.refusal(version, refused))?;
         let outputs = self.wait(&mut seat, now, deadline, request.alone).await?;
-        Ok(response(&version, request.id, outputs, &checked.outputs))
+        let outputs = chosen(version, &outputs, &checked.outputs);
+        Ok(response(version, request, outputs))
     }
 
     async fn wait(
@@ -149,24 +220,28 @@ fn retry_after(version: &Version) -> Duration {
     mean.unwrap_or_default().max(LEAST_RETRY)
 }
 
-fn response(
-    version: &Version,
-    id: String,
-    mut outputs: Vec<Tensor>,
-    wanted: &[usize],
-) -> InferResponse {
-    let mut take = |position: &usize| {
+/// The outputs wanted, with their names.
+fn chosen(version: &Version, outputs: &[Tensor], wanted: &[usize]) -> Vec<OutputTensor> {
+    let take = |position: &usize| {
         let name = version.output_names.get(*position)?;
-        let tensor = outputs.get_mut(*position)?;
+        let tensor = outputs.get(*position)?;
         Some(OutputTensor {
             name: Arc::clone(name),
             tensor: tensor.clone(),
         })
     };
+    wanted.iter().filter_map(take).collect()
+}
+
+fn response(
+    version: &Version,
+    request: &mut InferRequest,
+    outputs: Vec<OutputTensor>,
+) -> InferResponse {
     InferResponse {
         model: Arc::clone(&version.id.model),
         version: version.id.version,
-        id,
-        outputs: wanted.iter().filter_map(&mut take).collect(),
+        id: std::mem::take(&mut request.id),
+        outputs,
     }
 }

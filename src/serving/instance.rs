@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limiter::Permit;
 use super::placing::Berth;
 use super::stacking::Stacking;
 use super::staging::Staging;
@@ -47,6 +48,8 @@ pub(super) struct Instance {
     pub(super) jobs: Vec<Job>,
     /// Whether the device's time goes on the version's account now.
     charged: bool,
+    /// What its batch holds, if it has to.
+    pub(super) permit: Option<Permit>,
 }
 
 impl Instance {
@@ -74,6 +77,7 @@ impl Instance {
             batch: Batch::default(),
             jobs: Vec::new(),
             charged: false,
+            permit: None,
         })
     }
 
@@ -96,9 +100,11 @@ impl Instance {
         &self.name
     }
 
-    /// Whether a batch takes so little of the host's time that it need not change threads.
+    /// Whether a batch takes so little of the host's time that it need not change threads. One that
+    /// has to hold resources may wait for them, which a request's own thread must not.
     pub(super) fn is_quick(&self) -> bool {
         self.berth.device.id() == DeviceId::Cpu
+            && self.berth.stake.is_none()
             && self.typical.is_some_and(|typical| typical < QUICK)
     }
 

@@ -75,6 +75,9 @@ impl Lane {
         });
         for instance in &lane.lock().idle {
             instance.berth.turn.wakes(&lane);
+            if let Some(stake) = &instance.berth.stake {
+                stake.wakes(&lane);
+            }
         }
         lane
     }
@@ -92,6 +95,11 @@ impl Lane {
     /// Requests waiting.
     pub fn queued(&self) -> usize {
         self.lock().batcher.len()
+    }
+
+    /// Whether it takes no more requests.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Executors that can run a batch.
@@ -152,20 +160,43 @@ impl Lane {
         };
         loop {
             let now = self.clock.now();
-            core = match core.decide(now) {
-                Decision::Do(next) => {
+            let decision = core.decide(now);
+            let others = core.others.take();
+            core = match (decision, others) {
+                (Decision::Do(next), others) => {
                     let more = matches!(next, Next::Run(_)) && !core.batcher.is_empty();
                     let wake = more && core.claim_thread();
                     drop(core);
                     if wake {
                         self.work.notify_one();
                     }
+                    if let Some(limiter) = others {
+                        limiter.wake();
+                    }
                     return next;
                 }
-                Decision::Wait => self.park(core, None),
-                Decision::WaitUntil(moment) => self.park_until(core, now, moment),
-                Decision::Hold => self.hold(core, now),
-            }
+                (_, Some(limiter)) => {
+                    drop(core);
+                    limiter.wake();
+                    // What came meanwhile has found nobody parked.
+                    self.lock()
+                }
+                (decision, None) => self.pause(core, decision, now),
+            };
+        }
+    }
+
+    /// Parks a thread that has nothing to do.
+    fn pause<'a>(
+        &self,
+        core: MutexGuard<'a, Core>,
+        decision: Decision,
+        now: Moment,
+    ) -> MutexGuard<'a, Core> {
+        match decision {
+            Decision::WaitUntil(moment) => self.park_until(core, now, moment),
+            Decision::Hold => self.hold(core, now),
+            Decision::Wait | Decision::Do(_) => self.park(core, None),
         }
     }
 
@@ -175,14 +206,22 @@ impl Lane {
         let now = self.clock.now();
         let mut core = self.lock();
         core.learn(&mut instance, now);
-        let told = instance.end(now, !core.batcher.is_empty());
+        let follows = !core.batcher.is_empty();
+        let told = instance.end(now, follows);
         let turn = told.then(|| Arc::clone(&instance.berth.turn));
+        let permit = instance.permit.take();
+        if let Some(permit) = permit.as_ref().filter(|_| follows) {
+            permit.is_followed();
+        }
         core.idle.push(instance);
-        let Some(turn) = turn else {
+        if turn.is_none() && permit.is_none() {
             return core;
-        };
+        }
         drop(core);
-        turn.wake_others();
+        drop(permit);
+        if let Some(turn) = turn {
+            turn.wake_others();
+        }
         self.lock()
     }
 
@@ -271,6 +310,7 @@ impl Lane {
         if instance.end(self.clock.now(), false) {
             instance.berth.turn.wake_others();
         }
+        drop(instance.permit.take());
         let mut core = self.lock();
         core.count_alive(instance.berth.group, |alive| alive.saturating_sub(1));
         core.down.clone_from(reason);

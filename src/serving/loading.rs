@@ -5,12 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use super::budget::{Budget, Claim, OverBudget};
+use super::cache::{Cached, ResponseCache};
 use super::catalog::Version;
 use super::changes::Changes;
 use super::executor;
 use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::Lane;
+use super::limiter::{Limiter, Stake, TooMany};
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
 use super::site::{Made, Site};
@@ -19,10 +21,12 @@ use super::statistics::Ledger;
 use super::trial::{Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
-use crate::backend::{Artifact, Backend, Executor, LoadError};
+use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
 use crate::clock::Clock;
 use crate::device::{Inventory, Unavailable};
-use crate::model::{BackendPolicy, BatchAxis, Batching, DeviceChoice, ModelPolicy, Signature};
+use crate::model::{
+    BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
+};
 use crate::scheduler::{Load, Policy};
 
 /// Why a version does not serve.
@@ -34,6 +38,8 @@ pub(super) enum LoadFailure {
     Load(#[from] LoadError),
     #[error(transparent)]
     Memory(#[from] OverBudget),
+    #[error(transparent)]
+    Resource(#[from] TooMany),
     #[error("model.toml says batch_axis = \"first\", but {0}")]
     Axis(String),
     #[error("model.toml says [padding], but {0}")]
@@ -60,12 +66,15 @@ pub struct Loader {
     clock: Arc<dyn Clock>,
     changes: Changes,
     pub(super) budget: Arc<Budget>,
+    responses: Option<Arc<ResponseCache>>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 /// A model on a device, not yet serving.
 struct Loaded {
     site: Arc<Site>,
     made: Made,
+    stake: Option<Arc<Stake>>,
     /// What took how long in the warm-up.
     times: Vec<(Load, Duration)>,
 }
@@ -100,7 +109,23 @@ impl Loader {
             clock,
             changes,
             budget: Budget::new(device_memory_bytes),
+            responses: None,
+            limiter: None,
         }
+    }
+
+    /// Has the models that want it keep their answers here.
+    #[must_use]
+    pub fn with_response_cache(mut self, responses: Option<Arc<ResponseCache>>) -> Self {
+        self.responses = responses;
+        self
+    }
+
+    /// Has instances run only while they hold what they need.
+    #[must_use]
+    pub fn with_limiter(mut self, limiter: Option<Arc<Limiter>>) -> Self {
+        self.limiter = limiter;
+        self
     }
 
     pub(super) fn load(&self, artifact: &Artifact) -> Result<Version, LoadFailure> {
@@ -109,10 +134,12 @@ impl Loader {
         let mut room = self.budget.enter();
         let placements = self.placer.placements(artifact, &room)?;
         room.expect(&expected(artifact, &placements, backend.as_ref()))?;
-        for (placement, count) in placements {
+        let stakes = self.stakes(&placements)?;
+        for ((placement, group), stake) in placements.into_iter().zip(stakes) {
             let site = Arc::new(Site::new(Arc::clone(&backend), artifact, placement));
-            for _ in 0..count {
+            for _ in 0..group.count {
                 instances.push(Loaded {
+                    stake: stake.clone(),
                     made: site.executor(None)?,
                     site: Arc::clone(&site),
                     times: Vec::new(),
@@ -138,6 +165,7 @@ impl Loader {
     pub fn inspect(&self, artifact: &Artifact) -> Result<(Signature, Batching), String> {
         let inspect = || -> Result<_, LoadFailure> {
             let placements = self.placer.placements(artifact, &self.budget.enter())?;
+            self.stakes(&placements)?;
             let Some((placement, _)) = placements.first() else {
                 return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
             };
@@ -147,6 +175,18 @@ impl Loader {
             Ok((plan.signature, plan.batching))
         };
         inspect().map_err(|error| error.to_string())
+    }
+
+    /// What the instances of each placement have to hold, if anything.
+    fn stakes(
+        &self,
+        placements: &[(Placement, InstanceGroup)],
+    ) -> Result<Vec<Option<Arc<Stake>>>, TooMany> {
+        let stake = |(placement, group): &(Placement, InstanceGroup)| {
+            let join = |limiter: &Arc<Limiter>| limiter.join(placement.device.id(), group);
+            self.limiter.as_ref().map_or(Ok(None), join)
+        };
+        placements.iter().map(stake).collect()
     }
 
     /// Looks at the model and tries what its policy and its dimensions say.
@@ -219,7 +259,8 @@ impl Loader {
         let times: Vec<(usize, Load, Duration)> = times.collect();
         let numbered = instances.into_iter().zip(berths).enumerate();
         let instances: Vec<Box<Instance>> = numbered
-            .map(|(number, (loaded, berth))| {
+            .map(|(number, (loaded, mut berth))| {
+                berth.stake.clone_from(&loaded.stake);
                 let name = format!("{} #{number} on {}", artifact.id, berth.device.id());
                 self.instance(name, plan, loaded, berth, &ledger)
             })
@@ -250,6 +291,7 @@ impl Loader {
             devices,
             memory,
             ledger,
+            cached: self.cached(artifact),
             signature: signature.clone(),
             batching: batching.clone(),
             lane: Arc::clone(&lane),
@@ -262,6 +304,19 @@ impl Loader {
                 .spawn(move || executor::run(&lane))?;
         }
         Ok(version)
+    }
+
+    fn cached(&self, artifact: &Artifact) -> Option<Cached> {
+        let wanted = artifact.policy.response_cache;
+        if wanted && self.responses.is_none() {
+            tracing::warn!(
+                model = %artifact.id,
+                "its answers are not cached, though it says response_cache = true: \
+                 --response-cache-bytes is 0"
+            );
+        }
+        let responses = self.responses.as_ref().filter(|_| wanted);
+        responses.map(Cached::new)
     }
 
     fn instance(

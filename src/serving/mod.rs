@@ -3,6 +3,7 @@
 //! Never sees a protocol: no protobuf, no JSON, no socket.
 
 mod budget;
+mod cache;
 mod catalog;
 mod changes;
 mod delivery;
@@ -11,6 +12,7 @@ mod executor;
 mod inputs;
 mod instance;
 mod lane;
+mod limiter;
 mod loading;
 mod padding;
 mod placing;
@@ -24,10 +26,12 @@ mod ticket;
 mod trial;
 mod turns;
 
+pub use cache::{CacheUsage, ResponseCache};
 pub use catalog::{Catalog, IndexEntry, ModelState, Version};
 pub use changes::Changes;
 pub use engine::Engine;
 pub use lane::Lane;
+pub use limiter::Limiter;
 pub use loading::{Backends, Loader};
 pub use reconcile::{Control, Reconciler, Repository};
 pub use request::{InferRequest, InferResponse, NamedTensor, OutputTensor};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::budget::{Claim, Room};
+use super::limiter::Stake;
 use super::turns::{Turn, Turns};
 use crate::backend::{Artifact, Backend, Placement};
 use crate::device::{DeviceId, Inventory, SharedDevice, Unavailable};
@@ -25,6 +26,8 @@ pub(super) struct Berth {
     pub(super) group: usize,
     /// The version's account of the device's time.
     pub(super) turn: Arc<Turn>,
+    /// What a batch there has to hold, if anything.
+    pub(super) stake: Option<Arc<Stake>>,
     /// The version's memory, which is free when its last instance has gone.
     _claim: Arc<Claim>,
 }
@@ -38,12 +41,12 @@ impl Placer {
         }
     }
 
-    /// Where a version goes, and how many instances of it. Of several devices, those that have room.
+    /// Where a version goes, and which instances of it. Of several devices, those that have room.
     pub(super) fn placements(
         &self,
         artifact: &Artifact,
         room: &Room<'_>,
-    ) -> Result<Vec<(Placement, usize)>, Unavailable> {
+    ) -> Result<Vec<(Placement, InstanceGroup)>, Unavailable> {
         let default = [InstanceGroup::default()];
         let groups = match &artifact.policy.instances[..] {
             [] => &default,
@@ -57,7 +60,7 @@ impl Placer {
             }
             placements.extend(devices.into_iter().map(|device| {
                 let threads = group.threads;
-                (Placement { device, threads }, group.count)
+                (Placement { device, threads }, group.clone())
             }));
         }
         Ok(placements)
@@ -78,6 +81,7 @@ impl Placer {
                     device: Arc::clone(device),
                     group: known.len(),
                     turn: self.turn(device.id(), weight),
+                    stake: None,
                     _claim: Arc::clone(claim),
                 };
                 known.push(berth.clone());
@@ -97,15 +101,15 @@ impl Placer {
 /// What a version takes at least: its files, once for each copy of its weights.
 pub(super) fn expected(
     artifact: &Artifact,
-    placements: &[(Placement, usize)],
+    placements: &[(Placement, InstanceGroup)],
     backend: &dyn Backend,
 ) -> Vec<(SharedDevice, u64)> {
     let each = least_bytes(artifact);
     let mut expected: Vec<(SharedDevice, u64)> = Vec::new();
-    for (Placement { device, .. }, count) in placements {
+    for (Placement { device, .. }, group) in placements {
         let copies = match backend.shares_weights(&artifact.policy, device.id()) {
             true => 1,
-            false => *count as u64,
+            false => group.count as u64,
         };
         let bytes = each.saturating_mul(copies);
         let mut known = expected.iter_mut();

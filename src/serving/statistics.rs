@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::ticket::Timing;
+use crate::status::Code;
 
 /// How often something happened, and how long it took in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,12 @@ pub struct Statistics {
     pub execute: Count,
     /// Share of slicing of requests that succeeded.
     pub slice: Count,
+    /// Requests answered from the cache, and how long it took to look there.
+    pub cache_hit: Count,
+    /// Requests that were not there, and how long it took to look and to keep their answers.
+    pub cache_miss: Count,
+    /// Requests answered with an error, admitted or not, by what they were told.
+    pub errors: BTreeMap<Code, u64>,
     /// By rows in the batch; never more entries than the largest batch has rows.
     pub by_batch_size: BTreeMap<usize, BatchCounts>,
 }
@@ -105,6 +112,29 @@ impl Ledger {
 
     pub(super) fn failed(&self, total: Duration) {
         self.lock().failure.add(total);
+    }
+
+    /// Adds a request that was answered from the cache.
+    pub(super) fn hit(&self, total: Duration, looked: Duration, wall_milliseconds: u64) {
+        let mut statistics = self.lock();
+        statistics.last_run_milliseconds = wall_milliseconds;
+        statistics.success.add(total);
+        statistics.cache_hit.add(looked);
+    }
+
+    /// Adds a request that was not in the cache.
+    pub(super) fn missed(&self, looked: Duration) {
+        self.lock().cache_miss.add(looked);
+    }
+
+    /// Its answer is there now.
+    pub(super) fn kept(&self, took: Duration) {
+        self.lock().cache_miss.total += took;
+    }
+
+    /// A request was told this.
+    pub(super) fn told(&self, code: Code) {
+        *self.lock().errors.entry(code).or_default() += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, Statistics> {

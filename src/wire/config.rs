@@ -8,7 +8,7 @@ use crate::proto::model_instance_group::Kind;
 use crate::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::proto::{
     DataType, ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
-    ModelQueuePolicy, ModelVersionPolicy,
+    ModelQueuePolicy, ModelResponseCache, ModelVersionPolicy,
 };
 use crate::serving::Version;
 use crate::tensor::Dtype;
@@ -57,6 +57,9 @@ pub fn model_config(version: &Version) -> ModelConfig {
         instance_group: instance_groups(version),
         default_model_filename: "model.onnx".to_owned(),
         scheduling_choice: scheduling(version),
+        response_cache: Some(ModelResponseCache {
+            enable: policy.response_cache,
+        }),
         ..ModelConfig::default()
     }
 }

@@ -25,9 +25,8 @@ pub fn model_statistics(version: &Version) -> ModelStatistics {
             compute_input: duration(statistics.stack),
             compute_infer: duration(statistics.execute),
             compute_output: duration(statistics.slice),
-            // There is no cache yet; clients read these without asking whether they are there.
-            cache_hit: duration(Count::default()),
-            cache_miss: duration(Count::default()),
+            cache_hit: duration(statistics.cache_hit),
+            cache_miss: duration(statistics.cache_miss),
         }),
         batch_stats: statistics
             .by_batch_size

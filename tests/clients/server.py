@@ -26,7 +26,8 @@ class Server:
         self.process = subprocess.Popen(
             [BINARY, "serve", repository, "--grpc-address", "127.0.0.1:0", *flags],
             # A test's own flag goes before it. REST has the same port.
-            env={**os.environ, "JITNEY_HTTP_ADDRESS": "127.0.0.1:0", "JITNEY_LAME_DUCK_MS": "0"},
+            env={**os.environ, "JITNEY_HTTP_ADDRESS": "127.0.0.1:0", "JITNEY_LAME_DUCK_MS": "0",
+                 "JITNEY_METRICS_ADDRESS": "off"},
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.said = []
         lines = queue.Queue()

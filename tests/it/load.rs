@@ -107,7 +107,7 @@ async fn a_server_that_is_stopped_serves_again() {
         let scenario = format!(
             "max_lag_ms = 10000\n[server]\n\
              command = [{:?}, \"serve\", {:?}, \"--grpc-address\", \"127.0.0.1:{{port}}\", \
-             \"--http-address\", \"off\", \
+             \"--http-address\", \"off\", \"--metrics-address\", \"off\", \
              \"--lame-duck-ms\", \"0\"]\n\
              [[requests]]\nmodel = \"add_sub\"\ncheck = {{}}\n\
              [[steps]]\narrivals = \"constant\"\nrate = 50\nwarm_up_s = 0\nduration_s = 6\n\

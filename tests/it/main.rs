@@ -13,11 +13,14 @@
 
 mod alignment;
 mod batch;
+mod cache;
 mod deadline;
 mod fault;
 mod http;
+mod limits;
 mod load;
 mod memory;
+mod metrics;
 mod mutation;
 mod node;
 mod occupant;

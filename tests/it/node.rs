@@ -65,6 +65,7 @@ impl Node {
             grpc_address: Some("127.0.0.1:0".to_owned()),
             // The same port.
             http_address: settings.http_address.or(Some("127.0.0.1:0".to_owned())),
+            metrics_address: settings.metrics_address.or(Some("off".to_owned())),
             onnxruntime: Some(onnxruntime()),
             ..settings
         };

@@ -22,7 +22,7 @@ pub(crate) struct Simulated<'a> {
 }
 
 impl Simulated<'_> {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         // Nothing runs before the first request, so that a test can count runs.
         format!(
             r#"{}

@@ -28,7 +28,7 @@ async fn shared(weight: u32) -> (Repository, Node) {
     (repository, node)
 }
 
-fn send(node: &Node, model: &str, requests: usize) -> Waiting {
+pub(crate) fn send(node: &Node, model: &str, requests: usize) -> Waiting {
     let mut answers = JoinSet::new();
     for request in (0..requests).map(|seed| rows(model, seed, 1)) {
         let answer = infer(node.client(), request.clone());

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DeviceChoice, Dimension, PaddingPolicy, SimulatedPolicy, TensorSpec};
+use crate::model::{
+    DeviceChoice, Dimension, NeededResource, PaddingPolicy, SimulatedPolicy, TensorSpec,
+};
 use crate::tensor::Dtype;
 
 fn read(source: &str) -> Result<ModelPolicy, String> {
@@ -35,6 +37,7 @@ max_queue_size = 10
 default_deadline_ms = 500
 weight = 3
 default_priority = 2
+response_cache = true
 versions = { latest = 2 }
 
 [padding]
@@ -48,6 +51,8 @@ max_batch_tokens = 2048
 count = 2
 device = "cuda:1"
 threads = 4
+priority = 3
+resources = [{ name = "slots", count = 2, global = true }]
 
 [[instances]]
 
@@ -97,6 +102,12 @@ ratio = 0.5
                 count: 2,
                 device: DeviceChoice::Cuda(1),
                 threads: Some(4),
+                resources: vec![NeededResource {
+                    name: "slots".to_owned(),
+                    count: 2,
+                    global: true,
+                }],
+                priority: 3,
             },
             InstanceGroup::default(),
         ],
@@ -123,6 +134,7 @@ ratio = 0.5
             ]),
             tensorrt: Some(pairs(&[("ratio", "0.5"), ("trt_fp16_enable", "1")])),
         }),
+        response_cache: true,
     };
     assert_eq!(read(source), Ok(expected));
 }
@@ -231,7 +243,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, onnxruntime, simulated
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, onnxruntime, simulated, response_cache
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000
@@ -239,7 +251,7 @@ m/model.toml:5: batch_axis: found "second"; allowed: "auto", "first", "none"
 m/model.toml:6: versions: found 3; allowed: "latest", "all", { latest = N }, { specific = [N, N] }
 m/model.toml:9: instances[0].count: found 0; allowed: a whole number, 1 to 64
 m/model.toml:10: instances[0].device: found "gpu"; allowed: "auto", "cpu", "cuda", "cuda:N", "simulated:N"
-m/model.toml:12: instances[1].thread: unknown key; did you mean threads? allowed here: count, device, threads
+m/model.toml:12: instances[1].thread: unknown key; did you mean threads? allowed here: count, device, threads, resources, priority
 m/model.toml:15: warm_up.runs: found "once"; allowed: a whole number, 0 to 1000
 m/model.toml:16: warm_up.shapes.x[0]: found 0; allowed: a whole number, 1 to 2147483647
 m/model.toml:16: warm_up.shapes.y: found 3; allowed: a list

@@ -5,8 +5,9 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::model::{
-    BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
-    OptimizationLevel, PaddingPolicy, SimulatedPolicy, TensorSpec, VersionPolicy,
+    BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, ModelPolicy, NeededResource,
+    OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, SimulatedPolicy, TensorSpec,
+    VersionPolicy,
 };
 
 /// The `model.toml` that means `policy`, with every default written out.
@@ -40,6 +41,7 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
     if let Some(deadline) = policy.queue.default_deadline {
         put("default_deadline_ms", milliseconds(deadline));
     }
+    put("response_cache", policy.response_cache.into());
     put("versions", versions(&policy.versions));
     if !policy.instances.is_empty() {
         put("instances", list(policy.instances.iter().map(instance)));
@@ -136,7 +138,20 @@ fn instance(group: &InstanceGroup) -> Value {
     if let Some(threads) = group.threads {
         table.insert("threads".to_owned(), whole(threads));
     }
+    if !group.resources.is_empty() {
+        let resources = group.resources.iter().map(resource);
+        table.insert("resources".to_owned(), list(resources));
+    }
+    table.insert("priority".to_owned(), whole(group.priority as usize));
     Value::Table(table)
+}
+
+fn resource(needed: &NeededResource) -> Value {
+    Value::Table(Table::from_iter([
+        ("name".to_owned(), needed.name.clone().into()),
+        ("count".to_owned(), whole(needed.count as usize)),
+        ("global".to_owned(), needed.global.into()),
+    ]))
 }
 
 fn device(choice: &DeviceChoice) -> Option<String> {
@@ -241,7 +256,7 @@ mod tests {
             "",
             "batch_sizes = [2, 8]\n[padding]\ndimension = \"sequence\"\nvalues = { x = -1.5 }\nmask = \"m\"\nlengths = [8, 64]\nmax_batch_tokens = 512\n",
             "[padding]\naxes = { x = 1, y = 2 }\n",
-            "max_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
+            "response_cache = true\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
             "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",
         ] {
             let file = Path::new("model.toml");

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use clap::{Args, Command, FromArgMatches};
 
 use super::*;
+use crate::model::OfferedResource;
 
 fn command() -> Command {
     RawServer::augment_args(Command::new("serve"))
@@ -39,12 +40,17 @@ fn defaults() -> ServerConfig {
         grpc_address: "127.0.0.1:8001".parse().unwrap(),
         http_address: Some("127.0.0.1:8000".parse().unwrap()),
         server_name: "triton".to_owned(),
+        metrics_address: Some("127.0.0.1:8002".parse().unwrap()),
+        triton_metrics: false,
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
         model_control: ModelControl::Start,
         watch_interval: Duration::from_millis(2_000),
         load_models: Vec::new(),
         load_threads: 2,
+        rate_limit: false,
+        rate_limit_resources: Vec::new(),
+        response_cache_bytes: 0,
         max_message_bytes: 67_108_864,
         max_concurrent_streams: 1_024,
         max_connections: 10_000,
@@ -77,12 +83,17 @@ repository = "here"
 grpc_address = "[::]:9000"
 http_address = "off"
 server_name = "jitney"
+metrics_address = "[::]:9002"
+triton_metrics = true
 onnxruntime = "/opt/libonnxruntime.so"
 device = "cuda"
 model_control = "explicit"
 watch_interval_ms = 10
 load_model = ["a", "b"]
 load_threads = 3
+rate_limit = "execution_count"
+rate_limit_resource = ["slots:2:cpu"]
+response_cache_bytes = 1000000
 max_message_bytes = 2_048
 max_concurrent_streams = 4
 max_connections = 5
@@ -103,12 +114,21 @@ log = "debug"
         grpc_address: SocketAddr::from(([0_u16; 8], 9_000)),
         http_address: None,
         server_name: "jitney".to_owned(),
+        metrics_address: Some("[::]:9002".parse().unwrap()),
+        triton_metrics: true,
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,
         model_control: ModelControl::Explicit,
         watch_interval: Duration::from_millis(10),
         load_models: vec!["a".to_owned(), "b".to_owned()],
         load_threads: 3,
+        rate_limit: true,
+        rate_limit_resources: vec![OfferedResource {
+            name: "slots".to_owned(),
+            count: 2,
+            device: Some(DeviceChoice::Cpu),
+        }],
+        response_cache_bytes: 1_000_000,
         max_message_bytes: 2_048,
         max_concurrent_streams: 4,
         max_connections: 5,

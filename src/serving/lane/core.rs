@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::delivery::Delivery;
 use super::super::instance::{Broken, Instance};
+use super::super::limiter::Limiter;
 use super::super::ticket::{Job, late};
 use crate::clock::Moment;
 use crate::scheduler::{Batcher, ItemId, Late, Policy, ShapeClass, Step};
@@ -53,6 +54,10 @@ pub(super) struct Core {
     pub(super) closed: bool,
     /// How many requests were queued again that have to travel alone.
     pub(super) suspects: u64,
+    /// Has to wake those of other lanes who waited for this one to make up its mind.
+    pub(super) others: Option<Arc<Limiter>>,
+    /// Whether any instance has to hold resources.
+    limited: bool,
     /// What answers take beside their batch.
     delivery: Arc<Delivery>,
 }
@@ -75,6 +80,7 @@ impl Core {
         }
         Self {
             batcher: Batcher::new(policy, &alive),
+            limited: instances.iter().any(|one| one.berth.stake.is_some()),
             jobs: Vec::new(),
             idle: instances,
             broken: Vec::new(),
@@ -85,6 +91,7 @@ impl Core {
             down: String::new(),
             closed: false,
             suspects: 0,
+            others: None,
             delivery,
         }
     }
@@ -94,14 +101,24 @@ impl Core {
         if let Some((instance, broken)) = self.broken.pop() {
             return Decision::Do(Next::Mend(instance, broken));
         }
-        let Some(mut instance) = self.take_idle(now) else {
-            return match self.idle.is_empty() {
-                // Requests are running them all.
-                true => Decision::Wait,
-                false => Decision::Hold,
+        let (mut instance, step) = loop {
+            let Some(mut instance) = self.take_idle(now) else {
+                let mut idle = self.idle.iter();
+                return match idle.all(|instance| instance.berth.turn.may_go(now)) {
+                    // Requests are running them all, or they wait for resources.
+                    true => Decision::Wait,
+                    false => Decision::Hold,
+                };
             };
+            match self.depart_with_resources(&mut instance, now) {
+                Some(step) => break (instance, step),
+                // Another lane was quicker.
+                None => self.idle.push(instance),
+            }
         };
-        let step = self.depart(&mut instance, now);
+        if self.limited && (step != Step::Dispatch || self.batcher.is_empty()) {
+            self.rest();
+        }
         if step == Step::Dispatch {
             instance.begin(now);
             return Decision::Do(Next::Run(instance));
@@ -134,14 +151,42 @@ impl Core {
         step
     }
 
+    /// The same, if it may have the resources that it needs; none if it has to wait for them.
+    fn depart_with_resources(&mut self, instance: &mut Instance, now: Moment) -> Option<Step> {
+        let stake = instance.berth.stake.clone();
+        let Some(stake) = stake.filter(|_| !self.batcher.is_empty()) else {
+            return Some(self.depart(instance, now));
+        };
+        let claim = stake.claim()?;
+        let step = self.depart(instance, now);
+        if step == Step::Dispatch {
+            instance.permit = Some(claim.take());
+            self.others = Some(Arc::clone(stake.limiter()));
+        } else if claim.leave() {
+            self.others = Some(Arc::clone(stake.limiter()));
+        }
+        Some(step)
+    }
+
+    /// Nothing is to leave now for which a free instance would wait.
+    fn rest(&mut self) {
+        let idle = self.idle.iter();
+        for stake in idle.filter_map(|one| one.berth.stake.as_ref()) {
+            if stake.rest() {
+                self.others = Some(Arc::clone(stake.limiter()));
+            }
+        }
+    }
+
     /// An instance that nobody is running, if there is one on a device where it is this version's
-    /// turn.
+    /// turn, and that need not wait for resources.
     fn take_idle(&mut self, now: Moment) -> Option<Box<Instance>> {
         if self.batcher.is_empty() {
             return self.idle.pop();
         }
+        let others = &mut self.others;
         let mut idle = self.idle.iter();
-        let place = idle.rposition(|instance| instance.berth.turn.may_go(now))?;
+        let place = idle.rposition(|instance| may_go(instance, now, others))?;
         Some(self.idle.remove(place))
     }
 
@@ -212,4 +257,25 @@ impl Core {
         self.batcher.drain();
         self.jobs.iter_mut().filter_map(Option::take).collect()
     }
+}
+
+/// Whether a batch may leave with this instance. Notes whether others have to be woken.
+fn may_go(instance: &Instance, now: Moment, others: &mut Option<Arc<Limiter>>) -> bool {
+    let berth = &instance.berth;
+    let turn = berth.turn.may_go(now);
+    let Some(stake) = &berth.stake else {
+        return turn;
+    };
+    if turn {
+        let resources = stake.may_go();
+        if !resources {
+            berth.turn.rest();
+        }
+        return resources;
+    }
+    // Whoever waits for its turn waits for nothing else.
+    if stake.rest() {
+        *others = Some(Arc::clone(stake.limiter()));
+    }
+    false
 }

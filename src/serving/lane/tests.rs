@@ -13,9 +13,12 @@ use super::*;
 use crate::backend::{Executor, Input, LoadError, RunError};
 use crate::clock::Sleep;
 use crate::device::{Inventory, SharedDevice, SimulatedDevices};
-use crate::model::{DeviceChoice, Dimension, Signature, TensorSpec};
+use crate::model::{
+    DeviceChoice, Dimension, InstanceGroup, NeededResource, OfferedResource, Signature, TensorSpec,
+};
 use crate::scheduler::ShapeClass;
 use crate::serving::budget::Budget;
+use crate::serving::limiter::Limiter;
 use crate::serving::placing::Placer;
 use crate::serving::stacking::Stacking;
 use crate::serving::ticket::Outputs;
@@ -139,7 +142,9 @@ enum Event {
         instance: Box<Instance>,
         broken: Broken,
     },
-    Wakes,
+    Wakes {
+        lane: usize,
+    },
 }
 
 struct Request {
@@ -153,6 +158,9 @@ struct Request {
 struct World {
     clock: Arc<VirtualClock>,
     lanes: Vec<Arc<Lane>>,
+    /// Threads of each lane that run no batch and mend nothing.
+    free: Vec<usize>,
+    limiter: Arc<Limiter>,
     requests: Vec<Request>,
     /// By time, then by number, so that the order is the seed's.
     times: BinaryHeap<Reverse<(Moment, usize)>>,
@@ -189,8 +197,12 @@ impl World {
             no_room: rarely(1) == 1,
         };
         let clock = Arc::new(VirtualClock::default());
+        let limiter = limiter(&mut random);
+        let lanes = lanes(&mut random, faults, &clock, &limiter);
         let mut world = Self {
-            lanes: lanes(&mut random, faults, &clock),
+            free: lanes.iter().map(|lane| lane.lock().idle.len()).collect(),
+            lanes,
+            limiter,
             clock,
             requests: Vec::new(),
             times: BinaryHeap::new(),
@@ -239,10 +251,12 @@ impl World {
             self.clock.0.store(moment.as_nanos(), Ordering::Relaxed);
             let event = self.events[number].take();
             self.happens(moment, event.unwrap());
-            for lane in 0..self.lanes.len() {
+            while let Some(lane) = self.awake() {
                 self.run_lane(lane, moment);
+                self.limiter.check();
             }
         }
+        self.limiter.check_idle();
         for lane in &self.lanes {
             assert_eq!(lane.queued(), 0, "left waiting");
             let core = lane.lock();
@@ -251,6 +265,14 @@ impl World {
         for request in 0..self.requests.len() {
             self.check(request);
         }
+    }
+
+    /// A lane of which a thread is not parked: only those have anything done, so that whoever is not
+    /// woken is seen to be left waiting.
+    fn awake(&self) -> Option<usize> {
+        let lanes = self.lanes.iter().zip(&self.free);
+        let mut awake = lanes.map(|(lane, free)| lane.lock().parked < *free);
+        awake.position(|awake| awake)
     }
 
     fn happens(&mut self, now: Moment, event: Event) {
@@ -262,6 +284,7 @@ impl World {
                 drop(seat);
             }
             Event::Ends { lane, mut instance } => {
+                self.free[lane] += 1;
                 let health = instance.serve();
                 if let Some((_, took)) = &mut instance.took {
                     *took = Duration::from_micros(1_000);
@@ -273,6 +296,7 @@ impl World {
                         drop(self.lanes[lane].give_back(instance));
                     }
                     Err(broken) => {
+                        self.free[lane] -= 1;
                         self.lanes[lane].executor_down(&mut instance, &broken);
                         let pause = Duration::from_micros(1 + self.random.below(20_000));
                         let event = Event::Mends {
@@ -290,11 +314,12 @@ impl World {
                 broken,
             } => {
                 instance.mend(&broken).unwrap();
+                self.free[lane] += 1;
                 self.mended += 1;
                 self.lanes[lane].executor_up(instance.berth.group);
                 drop(self.lanes[lane].give_back(instance));
             }
-            Event::Wakes => {}
+            Event::Wakes { lane } => self.lanes[lane].lock().parked = 0,
         }
     }
 
@@ -323,19 +348,33 @@ impl World {
         }
     }
 
-    /// Every batch leaves that may, as it does when threads are free to ask.
+    /// Every batch leaves that may, as it does when threads are free to ask; then they park.
     fn run_lane(&mut self, lane: usize, now: Moment) {
         loop {
-            let decision = self.lanes[lane].lock().decide(now);
+            let shared = Arc::clone(&self.lanes[lane]);
+            let mut core = shared.lock();
+            let decision = core.decide(now);
+            let others = core.others.take();
+            if others.is_none() && !matches!(decision, Decision::Do(_)) {
+                core.parked = self.free[lane];
+            }
+            drop(core);
+            if let Some(limiter) = others {
+                limiter.wake();
+                if !matches!(decision, Decision::Do(_)) {
+                    continue;
+                }
+            }
             match decision {
                 Decision::Do(Next::Run(instance)) => {
+                    self.free[lane] -= 1;
                     let takes = Duration::from_micros(100 + self.random.below(5_000));
                     self.at(now + takes, Event::Ends { lane, instance });
                 }
                 Decision::Do(Next::Mend(..) | Next::End) => panic!("nobody drives or closes it"),
                 Decision::Wait => return,
-                Decision::WaitUntil(moment) => return self.at(moment, Event::Wakes),
-                Decision::Hold => return self.at(now + AHEAD, Event::Wakes),
+                Decision::WaitUntil(moment) => return self.at(moment, Event::Wakes { lane }),
+                Decision::Hold => return self.at(now + AHEAD, Event::Wakes { lane }),
             }
         }
     }
@@ -372,19 +411,53 @@ impl World {
     }
 }
 
-/// One lane or two, with up to three instances each on up to two devices that they share.
-fn lanes(random: &mut Random, faults: Faults, clock: &Arc<VirtualClock>) -> Vec<Arc<Lane>> {
+/// Up to three resources, of which one to three copies are there.
+fn limiter(random: &mut Random) -> Arc<Limiter> {
+    let offered = (0..random.below(4)).map(|name| OfferedResource {
+        name: name.to_string(),
+        count: 1 + random.below(3) as u32,
+        device: None,
+    });
+    Limiter::new(offered.collect())
+}
+
+/// What instances of a lane need, at times; never more than there is.
+fn needs(random: &mut Random) -> InstanceGroup {
+    let names = random.below(3);
+    InstanceGroup {
+        resources: (0..names)
+            .map(|name| NeededResource {
+                name: name.to_string(),
+                count: 1 + random.below(3) as u32,
+                global: random.one_in(2),
+            })
+            .collect(),
+        priority: 1 + random.below(3) as u32,
+        ..InstanceGroup::default()
+    }
+}
+
+/// One lane or up to three, with up to three instances each on up to two devices that they share.
+fn lanes(
+    random: &mut Random,
+    faults: Faults,
+    clock: &Arc<VirtualClock>,
+    limiter: &Arc<Limiter>,
+) -> Vec<Arc<Lane>> {
     let devices = SimulatedDevices::default();
     let placer = Placer::new(Arc::new(Inventory::detect()), DeviceChoice::Cpu);
     let claim = Arc::new(Budget::new(None).enter().settle().unwrap());
-    let count = 1 + random.below(2);
+    let count = 1 + random.below(3);
     let lanes = (0..count).map(|_| {
         let shared: Vec<SharedDevice> = (0..=random.below(3))
             .map(|_| devices.get(random.below(2) as u32) as SharedDevice)
             .collect();
         let weight = 1 + random.below(3) as u32;
         let berths = placer.berths(shared.iter(), weight, &claim);
-        let instances = berths.into_iter().map(|berth| {
+        let instances = berths.into_iter().map(|mut berth| {
+            // What is refused is run without.
+            let stake = limiter.join(berth.device.id(), &needs(random));
+            berth.stake = stake.unwrap_or_default();
             let executor = move |seed: u64| -> Box<dyn Executor> {
                 Box::new(Echo {
                     signature: signature(),

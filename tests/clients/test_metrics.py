@@ -1,0 +1,112 @@
+"""Metrics, read by a real Prometheus and checked by its promtool."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+
+import numpy
+import pytest
+import tritonclient.grpc as triton
+
+from server import HANG, Server, simulated
+
+REQUESTS = 7
+CONFIGURATION = """
+global:
+  scrape_interval: 200ms
+scrape_configs:
+  - job_name: jitney
+    static_configs:
+      - targets: ["{target}"]
+"""
+
+needs_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("promtool")),
+    reason="Prometheus is not installed: apt-get install prometheus")
+
+
+@pytest.fixture
+def server(tmp_path):
+    repository = tmp_path / "models"
+    simulated(repository, "m")
+    # The same port as gRPC's and REST's.
+    with Server(repository, "--triton-metrics", "true", "--metrics-address", "127.0.0.1:0") as server:
+        client = server.client()
+        for number in range(REQUESTS):
+            x = triton.InferInput("x", [1, 1], "FP32")
+            x.set_data_from_numpy(numpy.full([1, 1], number, numpy.float32))
+            client.infer("m", [x])
+        yield server
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=HANG) as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture
+def prometheus(server, tmp_path):
+    configuration = tmp_path / "prometheus.yml"
+    configuration.write_text(CONFIGURATION.format(target=server.address))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    process = subprocess.Popen(
+        ["prometheus", f"--config.file={configuration}", f"--web.listen-address={address}",
+         f"--storage.tsdb.path={tmp_path / 'data'}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield address
+    process.terminate()
+    process.wait(timeout=HANG)
+
+
+def query(address, expression):
+    """What Prometheus answers once it has scraped."""
+    url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+    until = time.monotonic() + HANG
+    while time.monotonic() < until:
+        try:
+            found = json.loads(get(url))["data"]["result"]
+        except OSError:
+            found = []
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"Prometheus has no {expression}")
+
+
+@needs_prometheus
+def test_prometheus_counts_the_requests(prometheus):
+    [success] = query(prometheus, "nv_inference_request_success")
+    assert success["metric"]["__name__"] == "nv_inference_request_success"
+    assert (success["metric"]["model"], success["metric"]["version"]) == ("m", "1")
+    assert success["value"][1] == str(REQUESTS)
+    [own] = query(prometheus, 'jitney_requests_total{code="OK"}')
+    assert own["value"][1] == str(REQUESTS)
+    [up] = query(prometheus, "up")
+    assert up["value"][1] == "1"
+
+
+@needs_prometheus
+def test_promtool_finds_nothing_but_tritons_names(server):
+    text = get(f"http://{server.address}/metrics")
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
+                             capture_output=True, timeout=HANG)
+    said = [line for line in (checked.stdout + checked.stderr).splitlines() if line]
+    assert all(line.startswith("nv_") for line in said), said
+
+
+def test_a_reader_of_lines_finds_tritons_names(server):
+    """perf_analyzer and scripts take the text format line by line."""
+    lines = get(f"http://{server.address}/metrics").splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("nv_"))
+    labels = '{model="m",version="1"}'
+    assert values["nv_inference_request_success" + labels] == str(REQUESTS)
+    assert values["nv_inference_count" + labels] == str(REQUESTS)
+    assert int(values["nv_inference_exec_count" + labels]) == REQUESTS
+    for stage in ["request", "queue", "compute_input", "compute_infer", "compute_output"]:
+        assert int(values[f"nv_inference_{stage}_duration_us" + labels]) >= 0
+    assert int(values["nv_cpu_memory_total_bytes"]) > int(values["nv_cpu_memory_used_bytes"]) > 0

@@ -1,0 +1,176 @@
+//! Metrics: what a scrape counts is what was sent, in either format and on any port.
+
+use std::net::SocketAddr;
+
+use jitney::config::RawServer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use super::node::{Node, within};
+use super::repository::{Repository, Simulated};
+use super::request::{input, raw, rows};
+
+const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+
+/// The head and the body of an answer.
+async fn get(address: SocketAddr, path: &str, accept: &str) -> (String, String) {
+    let asked = format!(
+        "GET {path} HTTP/1.1\r\nhost: jitney\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    );
+    let mut answer = String::new();
+    within("an answer", async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut answer).await.unwrap();
+    })
+    .await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_lowercase(), body.to_owned())
+}
+
+async fn scrape(node: &Node, accept: &str) -> (String, String) {
+    get(node.server.metrics_address().unwrap(), "/metrics", accept).await
+}
+
+/// The value of one line, if it is there.
+fn value(body: &str, series: &str) -> Option<f64> {
+    let line = body.lines().find_map(|line| line.strip_prefix(series))?;
+    line.strip_prefix(' ')?.parse().ok()
+}
+
+async fn node(repository: &Repository, metrics_address: &str, http_address: &str) -> Node {
+    let settings = RawServer {
+        metrics_address: Some(metrics_address.to_owned()),
+        http_address: Some(http_address.to_owned()),
+        triton_metrics: Some("true".to_owned()),
+        response_cache_bytes: Some("1000000".to_owned()),
+        ..RawServer::default()
+    };
+    Node::with(&repository.path(), settings).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_counts_what_was_sent() {
+    let repository = Repository::new();
+    let cached = Simulated {
+        policy: "response_cache = true",
+        ..Simulated::default()
+    };
+    repository.simulate("m", cached);
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    for seed in [0, 1, 2, 0] {
+        node.infer(rows("m", seed, 2)).await.unwrap();
+    }
+    let wrong = raw("m", input("z", "FP32", &[1, 1]), vec![0; 4]);
+    let refused = node.infer(wrong).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let (_, body) = scrape(&node, "*/*").await;
+    for (series, expected) in [
+        (
+            r#"jitney_requests_total{model="m",version="1",code="OK"}"#,
+            4.0,
+        ),
+        (
+            r#"jitney_requests_total{model="m",version="1",code="INVALID_ARGUMENT"}"#,
+            1.0,
+        ),
+        (r#"jitney_rows_total{model="m",version="1"}"#, 6.0),
+        (r#"jitney_batches_total{model="m",version="1"}"#, 3.0),
+        (r#"jitney_cache_hits_total{model="m",version="1"}"#, 1.0),
+        (r#"jitney_cache_misses_total{model="m",version="1"}"#, 3.0),
+        (r#"jitney_executors_alive{model="m",version="1"}"#, 1.0),
+        (r#"jitney_queued_requests{model="m",version="1"}"#, 0.0),
+        ("jitney_cache_entries", 3.0),
+        ("jitney_cache_limit_bytes", 1_000_000.0),
+        // The scrape itself is none.
+        ("jitney_in_flight_calls", 0.0),
+        (
+            r#"nv_inference_request_success{model="m",version="1"}"#,
+            4.0,
+        ),
+        (
+            r#"nv_inference_request_failure{model="m",version="1",reason="OTHER"}"#,
+            1.0,
+        ),
+        (r#"nv_inference_count{model="m",version="1"}"#, 6.0),
+        (r#"nv_inference_exec_count{model="m",version="1"}"#, 3.0),
+        (
+            r#"nv_inference_pending_request_count{model="m",version="1"}"#,
+            0.0,
+        ),
+        (r#"nv_cache_num_hits_per_model{model="m",version="1"}"#, 1.0),
+        (
+            r#"nv_cache_num_misses_per_model{model="m",version="1"}"#,
+            3.0,
+        ),
+    ] {
+        assert_eq!(value(&body, series), Some(expected), "{series}\n{body}");
+    }
+    assert!(body.contains("# TYPE nv_inference_request_success counter\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_metrics_for_those_who_ask_for_it() {
+    let repository = Repository::new();
+    repository.simulate("m", Simulated::default());
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    node.infer(rows("m", 0, 1)).await.unwrap();
+    let (head, body) = scrape(&node, OPEN_METRICS).await;
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"));
+    assert!(body.ends_with("# EOF\n"));
+    assert!(body.contains("# TYPE jitney_rows counter\n"));
+    let own = r#"jitney_rows_total{model="m",version="1"}"#;
+    assert_eq!(value(&body, own), Some(1.0));
+    assert!(body.contains("# TYPE nv_inference_count unknown\n"));
+    let tritons = r#"nv_inference_count{model="m",version="1"}"#;
+    assert_eq!(value(&body, tritons), Some(1.0));
+    let (head, body) = scrape(&node, "text/plain").await;
+    assert!(head.contains("content-type: text/plain; version=0.0.4"));
+    assert!(!body.contains("# EOF"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_its_own_port_on_rests_and_on_one_for_all() {
+    let repository = Repository::new();
+    repository.simulate("m", Simulated::default());
+    // Another loopback address is another port, whatever its number.
+    let apart = node(&repository, "127.0.0.2:0", "127.0.0.3:0").await;
+    let own = apart.server.metrics_address().unwrap();
+    let rest = apart.server.http_address().unwrap();
+    assert_eq!(own.ip().to_string(), "127.0.0.2");
+    for (address, path, status) in [
+        (own, "/metrics", "200"),
+        (rest, "/metrics", "200"),
+        (own, "/v2/health/live", "404"),
+        (rest, "/v2/health/live", "200"),
+    ] {
+        let (head, _) = get(address, path, "*/*").await;
+        assert!(
+            head.starts_with(&format!("http/1.1 {status}")),
+            "{path}: {head}"
+        );
+    }
+    let together = node(&repository, "127.0.0.1:0", "127.0.0.1:0").await;
+    let address = together.server.address();
+    assert_eq!(together.server.metrics_address(), Some(address));
+    assert_eq!(together.server.http_address(), Some(address));
+    together.infer(rows("m", 0, 1)).await.unwrap();
+    let (head, _) = get(address, "/metrics", "*/*").await;
+    assert!(head.starts_with("http/1.1 200"));
+    // Metrics beside gRPC, without REST.
+    let few = node(&repository, "127.0.0.1:0", "off").await;
+    few.infer(rows("m", 0, 1)).await.unwrap();
+    let (head, _) = get(few.server.address(), "/metrics", "*/*").await;
+    assert!(head.starts_with("http/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_names_alone_unless_tritons_are_asked_for() {
+    let repository = Repository::new();
+    repository.simulate("m", Simulated::default());
+    let node = Node::start(&repository.path()).await;
+    let (_, body) = scrape(&node, "*/*").await;
+    assert!(body.contains("jitney_executors_alive{"));
+    assert!(!body.contains("nv_"));
+}
