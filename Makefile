@@ -9,6 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .jitney/venv
 VENV_MODELS := .jitney/venv-models
 MINILM := examples/models/minilm/1/model.onnx
+SILERO := examples/models/silero_vad/1/model.onnx
 
 .PHONY: help
 help: ## List these commands
@@ -27,6 +28,7 @@ setup: tools ## Fetch ONNX Runtime's shared library, once
 run: setup ## Build the server and serve the sample models
 	cargo build --release --locked
 	@test -f $(MINILM) || echo "the sentence encoder is not built yet: make minilm adds it (90 MB)"
+	@test -f $(SILERO) || echo "the speech detector is not built yet: make silero adds it (1 MB)"
 	exec $(TARGET)/release/jitney serve examples/models
 
 .PHONY: models
@@ -41,8 +43,15 @@ $(MINILM): examples/minilm/make.py scripts/requirements-models.txt | tools
 	@$(PYTHON) scripts/environment.py $(VENV_MODELS) scripts/requirements-models.txt
 	$(VENV_MODELS)/bin/python examples/minilm/make.py --check
 
+.PHONY: silero
+silero: $(SILERO) ## Make the speech detector (1 MB), the stateful sample
+
+$(SILERO): examples/silero_vad/make.py scripts/requirements-models.txt | tools
+	@$(PYTHON) scripts/environment.py $(VENV_MODELS) scripts/requirements-models.txt
+	$(VENV_MODELS)/bin/python examples/silero_vad/make.py --check
+
 .PHONY: test
-test: setup venv minilm ## Run every test: the server's and the clients'
+test: setup venv minilm silero ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
 	cargo build --workspace --locked
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients

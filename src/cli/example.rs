@@ -2,12 +2,20 @@
 
 use std::net::SocketAddr;
 
-use crate::model::{Signature, TensorSpec};
+use crate::model::TensorSpec;
 use crate::serving::Version;
 use crate::tensor::{Dtype, elements};
 
 /// An example with more elements than this is more to paste than to read.
 const MOST_EXAMPLE: usize = 64;
+
+/// What makes a request a sequence of its own: in grpcurl's JSON, in Python and in curl's JSON.
+const SEQUENCE_OF_ONE: [&str; 3] = [
+    "\"parameters\":{\"sequence_id\":{\"int64_param\":1},\
+     \"sequence_start\":{\"bool_param\":true},\"sequence_end\":{\"bool_param\":true}},",
+    ", sequence_id=1, sequence_start=True, sequence_end=True",
+    "\"parameters\":{\"sequence_id\":1,\"sequence_start\":true,\"sequence_end\":true},",
+];
 
 /// Ways to ask a version for the first time.
 pub(super) fn examples(
@@ -15,18 +23,26 @@ pub(super) fn examples(
     rest: Option<SocketAddr>,
     version: &Version,
 ) -> Vec<String> {
-    let (model, signature) = (&version.id.model, &version.signature);
-    let by_rest = rest.map(|address| curl(address, model, signature));
-    let by_grpc = [grpcurl(grpc, model, signature), python(grpc, version)];
+    let sequence = match version.policy.sequence {
+        Some(_) => SEQUENCE_OF_ONE,
+        None => [""; 3],
+    };
+    let [in_grpcurl, in_python, in_curl] = sequence;
+    let by_rest = rest.map(|address| curl(address, version, in_curl));
+    let by_grpc = [
+        grpcurl(grpc, version, in_grpcurl),
+        python(grpc, version, in_python),
+    ];
     by_grpc.into_iter().chain(by_rest).collect()
 }
 
-fn curl(address: SocketAddr, model: &str, signature: &Signature) -> String {
+fn curl(address: SocketAddr, version: &Version, sequence: &str) -> String {
+    let (model, signature) = (&version.id.model, &version.signature);
     let inputs: Option<Vec<String>> = signature.inputs.iter().map(curl_input).collect();
     let url = format!("http://{address}/v2/models/{model}");
     match inputs {
         Some(inputs) => {
-            let body = format!("{{\"inputs\":[{}]}}", inputs.join(","));
+            let body = format!("{{{sequence}\"inputs\":[{}]}}", inputs.join(","));
             format!("curl -s {url}/infer -d {}", quoted(&body))
         }
         None => format!("curl -s {url}"),
@@ -57,12 +73,13 @@ fn repeated(spec: &TensorSpec, element: &str) -> Option<String> {
     Some(vec![element; count].join(","))
 }
 
-fn grpcurl(address: SocketAddr, model: &str, signature: &Signature) -> String {
+fn grpcurl(address: SocketAddr, version: &Version, sequence: &str) -> String {
+    let (model, signature) = (&version.id.model, &version.signature);
     let inputs: Option<Vec<String>> = signature.inputs.iter().map(grpcurl_input).collect();
     let (message, call) = match inputs {
         Some(inputs) => {
             let inputs = inputs.join(",");
-            let message = format!("{{\"model_name\":\"{model}\",\"inputs\":[{inputs}]}}");
+            let message = format!("{{\"model_name\":\"{model}\",{sequence}\"inputs\":[{inputs}]}}");
             (message, "ModelInfer")
         }
         None => (format!("{{\"name\":\"{model}\"}}"), "ModelMetadata"),
@@ -98,7 +115,7 @@ fn grpcurl_input(spec: &TensorSpec) -> Option<String> {
     ))
 }
 
-fn python(address: SocketAddr, version: &Version) -> String {
+fn python(address: SocketAddr, version: &Version, sequence: &str) -> String {
     let mut code = format!(
         "import numpy as np, tritonclient.grpc as t; c = t.InferenceServerClient(\"{address}\"); i = []; "
     );
@@ -119,7 +136,7 @@ fn python(address: SocketAddr, version: &Version) -> String {
         .first()
         .map_or("", |spec| spec.name.as_str());
     code.push_str(&format!(
-        "print(c.infer(\"{}\", i).as_numpy({output:?}))",
+        "print(c.infer(\"{}\", i{sequence}).as_numpy({output:?}))",
         version.id.model
     ));
     format!("python3 -c {}", quoted(&code))

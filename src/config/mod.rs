@@ -9,6 +9,7 @@ mod raw;
 mod resolve;
 mod resource;
 mod rule;
+mod sequence;
 mod server;
 mod simulated;
 

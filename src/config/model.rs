@@ -10,12 +10,12 @@ use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, wh
 use jitney_settings::{Report, Table, read_document};
 
 use super::rule::{DEVICE, OptionText};
-use super::{padding, resource, simulated};
+use super::{padding, resource, sequence, simulated};
 pub use write::write_model_policy;
 
 use crate::model::{
     BackendPolicy, BatchAxis, BatchPolicy, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
-    OptimizationLevel, QueuePolicy, VersionPolicy, WarmUpPolicy, WarmUpShape,
+    OptimizationLevel, QueuePolicy, SequencePolicy, VersionPolicy, WarmUpPolicy, WarmUpShape,
 };
 
 const AXES: OneOf<'_, BatchAxis> = OneOf(&[
@@ -58,6 +58,7 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
     ModelPolicy {
         batch: batch(table),
         padding: table.section("padding", padding::read),
+        sequence: sequence(table),
         queue: queue(table),
         versions: versions(table).unwrap_or_default(),
         instances: table.sections("instances", instances).unwrap_or_default(),
@@ -88,6 +89,15 @@ fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
         preferred_sizes: preferred.unwrap_or(default.preferred_sizes),
         sizes,
     }
+}
+
+fn sequence(table: &mut Table<'_, '_>) -> Option<SequencePolicy> {
+    let sequence = table.section("sequence", sequence::read);
+    if sequence.is_some() && table.written("padding").is_some() {
+        let message = "contradicts padding: a row's padding would get into its sequence's state";
+        table.contradict("sequence", message.to_owned());
+    }
+    sequence
 }
 
 fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {

@@ -11,12 +11,13 @@ use crate::status::{Code, Status};
 use crate::wire::{self, Asked};
 
 /// The parts of the protocol's extensions that are offered.
-const EXTENSIONS: [&str; 6] = [
+const EXTENSIONS: [&str; 7] = [
     "binary_tensor_data",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
     "schedule_policy",
+    "sequence",
     "statistics",
 ];
 

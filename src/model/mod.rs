@@ -5,6 +5,7 @@
 mod id;
 mod policy;
 mod resource;
+mod sequence;
 mod signature;
 
 pub use id::{InvalidName, VersionId, check_name};
@@ -14,4 +15,7 @@ pub use policy::{
     VersionPolicy, WarmUpPolicy, WarmUpShape, round_up,
 };
 pub use resource::{NeededResource, OfferedResource};
+pub use sequence::{
+    Choice, ControlKind, SequenceControl, SequencePolicy, SequenceState, SequenceStrategy,
+};
 pub use signature::{Batching, Dimension, Signature, TensorSpec};

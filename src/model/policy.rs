@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::NeededResource;
+use super::sequence::SequencePolicy;
 
 /// Everything `model.toml` decides, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -12,6 +13,8 @@ pub struct ModelPolicy {
     pub batch: BatchPolicy,
     /// How rows of different lengths share a batch; none if they do not.
     pub padding: Option<PaddingPolicy>,
+    /// How sequences of requests are served; none if every request stands for itself.
+    pub sequence: Option<SequencePolicy>,
     /// How requests wait.
     pub queue: QueuePolicy,
     /// Which versions are served.
@@ -29,8 +32,8 @@ pub struct ModelPolicy {
 impl ModelPolicy {
     /// Why an answer depends on more than its request, if it does: then it cannot be given again.
     pub fn keeps_state(&self) -> Option<&'static str> {
-        // Stateful models ([sequence]) belong here.
-        None
+        let sequence = self.sequence.as_ref();
+        sequence.map(|_| "it depends on what came before in its [sequence]")
     }
 }
 

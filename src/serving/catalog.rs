@@ -11,6 +11,7 @@ use super::cache::Cached;
 use super::changes::Changes;
 use super::inputs::InputCheck;
 use super::lane::Lane;
+use super::sequences::Sequences;
 use super::statistics::{Ledger, Statistics};
 use crate::model::{Batching, ModelPolicy, Signature, VersionId};
 use crate::scheduler::Learned;
@@ -21,8 +22,10 @@ use crate::status::{Code, Status};
 pub struct Version {
     /// Which version this is.
     pub id: VersionId,
-    /// What it takes and gives.
+    /// What clients send and see.
     pub signature: Signature,
+    /// What the model itself takes and gives: more, if it is stateful.
+    pub whole: Signature,
     /// Whether requests share runs, and why not.
     pub batching: Batching,
     /// How it is served.
@@ -35,6 +38,8 @@ pub struct Version {
     pub lane: Arc<Lane>,
     pub(super) output_names: Vec<Arc<str>>,
     pub(super) check: InputCheck,
+    /// Its sequences, if it is stateful.
+    pub(super) sequences: Option<Arc<Sequences>>,
     pub(super) ledger: Arc<Ledger>,
     /// Its answers that are given again, if it has them cached.
     pub(super) cached: Option<Cached>,
@@ -62,6 +67,20 @@ impl Version {
         known.filter_map(|(device, learned)| Some((device, learned?)))
     }
 
+    /// Sequences that are going on; 0 if it is not stateful.
+    pub fn live_sequences(&self) -> usize {
+        let sequences = self.sequences.as_ref();
+        sequences.map_or(0, |sequences| sequences.live())
+    }
+
+    /// Takes no more requests, and ends its sequences.
+    fn close(&self) {
+        self.lane.close();
+        if let Some(sequences) = &self.sequences {
+            sequences.close();
+        }
+    }
+
     /// What it has done so far.
     pub fn statistics(&self) -> Statistics {
         self.ledger.read()
@@ -71,7 +90,7 @@ impl Version {
 impl Drop for Version {
     /// The last one who knew this version lets its executors end.
     fn drop(&mut self) {
-        self.lane.close();
+        self.close();
     }
 }
 
@@ -362,7 +381,7 @@ impl Catalog {
 /// A request that holds this version already is answered; a new one finds the next version.
 fn close(slot: Option<Slot>) {
     if let Some(version) = slot.and_then(|slot| slot.version) {
-        version.lane.close();
+        version.close();
     }
 }
 

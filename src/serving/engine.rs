@@ -8,6 +8,7 @@ use super::catalog::{Catalog, Version};
 use super::inputs::Checked;
 use super::lane::{Refused, Seat};
 use super::request::{InferRequest, InferResponse, OutputTensor};
+use super::sequences::Sequences;
 use super::ticket::late;
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::model::QueuePolicy;
@@ -65,6 +66,10 @@ impl Engine {
         let now = self.clock.now();
         let checked = version.check.check(request, version.max_batch_size())?;
         let deadline = deadline(request, version, now);
+        if let Some(sequences) = &version.sequences {
+            let sequences = Arc::clone(sequences);
+            return Box::pin(self.go_on(request, version, sequences, checked, now, deadline)).await;
+        }
         let Some(cached) = &version.cached else {
             return self.run(version, request, checked, now, deadline).await;
         };
@@ -134,6 +139,42 @@ impl Engine {
         }
         .map_err(|refused| self.refusal(version, refused))?;
         let outputs = self.wait(&mut seat, now, deadline, request.alone).await?;
+        let outputs = chosen(version, &outputs, &checked.outputs);
+        Ok(response(version, request, outputs))
+    }
+
+    /// Answers one request of a sequence, when it is its turn.
+    async fn go_on(
+        &self,
+        request: &mut InferRequest,
+        version: &Arc<Version>,
+        sequences: Arc<Sequences>,
+        mut checked: Checked,
+        now: Moment,
+        deadline: Option<Moment>,
+    ) -> Result<InferResponse, Status> {
+        let wrong = |what| Status::invalid(format!("{}: {what}", version.id));
+        if checked.rows != 1 {
+            let rows = checked.rows;
+            return Err(wrong(format!(
+                "a request of a sequence has 1 row, and {rows} came"
+            )));
+        }
+        let leg = sequences
+            .leg(request.sequence.take(), now, deadline)
+            .await?;
+        let stateful = &sequences.stateful;
+        let sent = std::mem::take(&mut checked.inputs);
+        checked.inputs = stateful
+            .inputs(sent, &leg.sequence, &leg.states)
+            .map_err(wrong)?;
+        checked.class = stateful.class(checked.class, &leg.states);
+        let queued = if leg.waited { self.clock.now() } else { now };
+        let mut seat = queue(version, queued, deadline, request.priority, &mut checked)
+            .map_err(|refused| self.refusal(version, refused))?;
+        let alone = request.alone && !leg.waited;
+        let outputs = self.wait(&mut seat, now, deadline, alone).await?;
+        let outputs = leg.finish(outputs)?;
         let outputs = chosen(version, &outputs, &checked.outputs);
         Ok(response(version, request, outputs))
     }

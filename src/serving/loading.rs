@@ -15,8 +15,10 @@ use super::lane::Lane;
 use super::limiter::{Limiter, Stake, TooMany};
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
+use super::sequences::Sequences;
 use super::site::{Made, Site};
 use super::stacking::Stacking;
+use super::stateful::{self, Stateful};
 use super::statistics::Ledger;
 use super::trial::{Trial, Verdict};
 use crate::backend::ort::OrtBackend;
@@ -26,6 +28,7 @@ use crate::clock::Clock;
 use crate::device::{Inventory, Unavailable};
 use crate::model::{
     BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
+    WarmUpPolicy,
 };
 use crate::scheduler::{Load, Policy};
 
@@ -44,6 +47,8 @@ pub(super) enum LoadFailure {
     Axis(String),
     #[error("model.toml says [padding], but {0}")]
     Padding(String),
+    #[error("model.toml says [sequence], but {0}")]
+    Sequence(String),
     #[error("warm-up with the shapes of model.toml failed: {0}")]
     WarmUp(String),
     #[error("no thread could be started: {0}")]
@@ -84,7 +89,12 @@ struct Loaded {
 struct Plan {
     /// With the policy's gaps filled in from the model.
     artifact: Artifact,
+    /// What the model takes and gives.
     signature: Signature,
+    /// How inputs are made up.
+    warm_up: WarmUpPolicy,
+    /// What of it is not the clients', if the model is stateful.
+    stateful: Option<Arc<Stateful>>,
     batching: Batching,
     stacking: Arc<Stacking>,
 }
@@ -172,7 +182,7 @@ impl Loader {
             let weights = self.backend(&artifact.policy).load(artifact, placement)?;
             let mut executor = weights.executor()?;
             let plan = self.plan(executor.as_mut(), artifact)?;
-            Ok((plan.signature, plan.batching))
+            Ok((plan.client().clone(), plan.batching))
         };
         inspect().map_err(|error| error.to_string())
     }
@@ -209,8 +219,9 @@ impl Loader {
             let padding = Padding::resolve(policy, &signature).map_err(LoadFailure::Padding)?;
             stacking.padding = Some(padding);
         }
+        let warm_up = made_up(&artifact.policy, &signature, true);
         let trial = Trial {
-            policy: &artifact.policy.warm_up,
+            policy: &warm_up,
             stacking: &stacking,
             clock: self.clock.as_ref(),
         };
@@ -220,6 +231,8 @@ impl Loader {
         }
         stacking.batched = batching.is_rows();
         Ok(Plan {
+            warm_up: made_up(&artifact.policy, &signature, stacking.batched),
+            stateful: stateful(&artifact, &signature, stacking.batched)?,
             artifact,
             signature,
             batching,
@@ -245,6 +258,8 @@ impl Loader {
             signature,
             batching,
             stacking,
+            stateful,
+            ..
         } = plan;
         let ledger: Arc<Ledger> = Arc::default();
         let devices = instances.iter().map(|one| one.site.device());
@@ -279,20 +294,34 @@ impl Loader {
         for (group, load, took) in times {
             lane.seed(group, load, took);
         }
+        let client = plan.client();
+        let sequences = stateful.as_ref().zip(artifact.policy.sequence.as_ref());
+        let sequences = sequences.map(|(stateful, policy)| {
+            Arc::new(Sequences::new(
+                artifact.id.clone(),
+                Arc::clone(stateful),
+                policy,
+                threads,
+                artifact.policy.queue.max_queue_size,
+                Arc::clone(&self.clock),
+            ))
+        });
         let version = Version {
             id: artifact.id.clone(),
-            output_names: signature
+            output_names: client
                 .outputs
                 .iter()
                 .map(|spec| spec.name.as_str().into())
                 .collect(),
-            check: InputCheck::new(&artifact.id.model, signature.clone(), Arc::clone(stacking)),
+            check: InputCheck::new(&artifact.id.model, client.clone(), Arc::clone(stacking)),
+            sequences,
             policy: artifact.policy.clone(),
             devices,
             memory,
             ledger,
             cached: self.cached(artifact),
-            signature: signature.clone(),
+            signature: client.clone(),
+            whole: signature.clone(),
             batching: batching.clone(),
             lane: Arc::clone(&lane),
         };
@@ -346,6 +375,37 @@ impl Loader {
             Arc::clone(&self.clock),
         )
     }
+}
+
+impl Plan {
+    /// What clients send and see.
+    fn client(&self) -> &Signature {
+        let stateful = self.stateful.as_ref();
+        stateful.map_or(&self.signature, |stateful| &stateful.client)
+    }
+}
+
+/// How inputs are made up: states as they begin.
+fn made_up(policy: &ModelPolicy, signature: &Signature, batched: bool) -> WarmUpPolicy {
+    match &policy.sequence {
+        Some(sequence) => stateful::made_up(&policy.warm_up, sequence, signature, batched),
+        None => policy.warm_up.clone(),
+    }
+}
+
+fn stateful(
+    artifact: &Artifact,
+    signature: &Signature,
+    batched: bool,
+) -> Result<Option<Arc<Stateful>>, LoadFailure> {
+    let Some(policy) = &artifact.policy.sequence else {
+        return Ok(None);
+    };
+    let folder = artifact.folder.parent().unwrap_or(&artifact.folder);
+    let stateful = Stateful::resolve(policy, signature, batched, folder);
+    stateful
+        .map(|stateful| Some(Arc::new(stateful)))
+        .map_err(LoadFailure::Sequence)
 }
 
 fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {
@@ -452,7 +512,7 @@ fn warm(
 ) -> Result<Vec<(Load, Duration)>, LoadFailure> {
     let policy = &plan.artifact.policy;
     let trial = Trial {
-        policy: &policy.warm_up,
+        policy: &plan.warm_up,
         stacking: &plan.stacking,
         clock,
     };

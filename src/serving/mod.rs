@@ -18,9 +18,11 @@ mod padding;
 mod placing;
 mod reconcile;
 mod request;
+mod sequences;
 mod site;
 mod stacking;
 mod staging;
+mod stateful;
 mod statistics;
 mod ticket;
 mod trial;
@@ -34,6 +36,8 @@ pub use lane::Lane;
 pub use limiter::Limiter;
 pub use loading::{Backends, Loader};
 pub use reconcile::{Control, Reconciler, Repository};
-pub use request::{InferRequest, InferResponse, NamedTensor, OutputTensor};
+pub use request::{
+    CorrelationId, InSequence, InferRequest, InferResponse, NamedTensor, OutputTensor,
+};
 pub use statistics::{BatchCounts, Count, Statistics};
 pub use ticket::Timing;

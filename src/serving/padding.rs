@@ -172,7 +172,7 @@ fn axis(policy: &PaddingPolicy, spec: &TensorSpec) -> Result<Option<usize>, Stri
 }
 
 /// A number as an element of this type; none if it is not one of them.
-fn element(dtype: Dtype, value: f64) -> Option<Element> {
+pub(super) fn element(dtype: Dtype, value: f64) -> Option<Element> {
     /// Casts that saturate are undone by comparing.
     macro_rules! exactly {
         ($type:ty) => {{

@@ -1,5 +1,6 @@
 //! A request and its response in the server's own terms, free of any protocol.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::Moment;
@@ -31,8 +32,39 @@ pub struct InferRequest {
     pub deadline: Option<Moment>,
     /// 1 is the most urgent; none for the model's default.
     pub priority: Option<u64>,
+    /// The sequence that it is part of; heard by stateful models alone.
+    pub sequence: Option<InSequence>,
     /// Whether no other request is being received, so that there is nobody to wait for.
     pub alone: bool,
+}
+
+/// Where a request stands in its sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InSequence {
+    /// Which sequence.
+    pub id: CorrelationId,
+    /// Whether it is the first; one that goes on under this id is forgotten.
+    pub start: bool,
+    /// Whether it is the last.
+    pub end: bool,
+}
+
+/// What a client calls a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CorrelationId {
+    /// By number; not 0.
+    Number(u64),
+    /// By text; not empty.
+    Text(Arc<str>),
+}
+
+impl fmt::Display for CorrelationId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(formatter, "{number}"),
+            Self::Text(text) => write!(formatter, "{text:?}"),
+        }
+    }
 }
 
 /// The answer to one inference request.

@@ -1,5 +1,7 @@
 //! A version's policy in the protocol's `ModelConfig`, as Triton's tools read it.
 
+mod sequence;
+
 use std::time::Duration;
 
 use crate::model::{BackendPolicy, Batching, ModelPolicy, QueuePolicy, TensorSpec, VersionPolicy};
@@ -64,12 +66,16 @@ pub fn model_config(version: &Version) -> ModelConfig {
     }
 }
 
-fn dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
+pub(super) fn dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
     let shape = spec.protocol_shape();
     shape.into_iter().skip(usize::from(batched)).collect()
 }
 
 fn scheduling(version: &Version) -> Option<SchedulingChoice> {
+    if let Some(policy) = &version.policy.sequence {
+        let batching = sequence::batching(version, policy);
+        return Some(SchedulingChoice::SequenceBatching(batching));
+    }
     let Batching::Rows = version.batching else {
         return None;
     };
@@ -138,7 +144,7 @@ fn instance_group(device: &str) -> ModelInstanceGroup {
     }
 }
 
-fn data_type(dtype: Dtype) -> DataType {
+pub(super) fn data_type(dtype: Dtype) -> DataType {
     match dtype {
         Dtype::Bool => DataType::TypeBool,
         Dtype::Uint8 => DataType::TypeUint8,

@@ -1,6 +1,7 @@
 //! A `ModelInferRequest` to the server's own request.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use super::contents;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::proto::{InferParameter, ModelInferRequest};
-use crate::serving::{InferRequest, NamedTensor};
+use crate::serving::{CorrelationId, InSequence, InferRequest, NamedTensor};
 use crate::status::{Code, Status};
 use crate::tensor::{Dtype, Shape, Tensor};
 
@@ -28,13 +29,15 @@ pub struct Asked {
 
 /// Parameters that change an answer and belong to parts of the protocol that are not offered:
 /// leaving them unheard would give a wrong answer.
-const NOT_OFFERED: [(&str, &str); 5] = [
-    ("sequence_id", "stateful models"),
+const NOT_OFFERED: [(&str, &str); 4] = [
     ("shared_memory_region", "shared memory"),
     ("classification", "the classification extension"),
     ("binary_data_output", "the HTTP binary extension"),
     ("binary_data_size", "the HTTP binary extension"),
 ];
+
+/// The longest correlation id that is text, as Triton bounds it.
+const LONGEST_ID: usize = 128;
 
 /// Decodes a request. Tensors sent raw share the message's buffer.
 pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
@@ -56,6 +59,7 @@ pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
 pub(super) fn asked(mut request: InferRequest, parameters: &Parameters) -> Result<Asked, Status> {
     refuse_parameters(parameters)?;
     request.priority = priority(parameters)?;
+    request.sequence = sequence(parameters)?;
     Ok(Asked {
         request,
         timeout: timeout(parameters)?,
@@ -99,6 +103,40 @@ fn is_true(parameters: &Parameters, name: &str) -> bool {
         .get(name)
         .and_then(|parameter| parameter.parameter_choice.as_ref());
     matches!(choice, Some(ParameterChoice::BoolParam(true)))
+}
+
+/// The sequence extension's parameters. Clients say 0 or an empty text where there is no sequence.
+fn sequence(parameters: &Parameters) -> Result<Option<InSequence>, Status> {
+    if parameters.is_empty() {
+        return Ok(None);
+    }
+    let Some(parameter) = parameters.get("sequence_id") else {
+        return Ok(None);
+    };
+    if is_zero(parameter) {
+        return Ok(None);
+    }
+    let id = match &parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) if text.len() <= LONGEST_ID => {
+            Some(CorrelationId::Text(Arc::from(text.as_str())))
+        }
+        Some(ParameterChoice::Int64Param(number)) => {
+            u64::try_from(*number).ok().map(CorrelationId::Number)
+        }
+        Some(ParameterChoice::Uint64Param(number)) => Some(CorrelationId::Number(*number)),
+        _ => None,
+    };
+    let id = id.ok_or_else(|| {
+        Status::invalid(format!(
+            "parameter \"sequence_id\" is neither a whole number of at least 0 nor text of at most \
+             {LONGEST_ID} bytes"
+        ))
+    })?;
+    Ok(Some(InSequence {
+        id,
+        start: is_true(parameters, "sequence_start"),
+        end: is_true(parameters, "sequence_end"),
+    }))
 }
 
 /// The `priority` parameter; 0 stands for the model's default (schedule policy extension).
@@ -283,8 +321,49 @@ mod tests {
         assert_eq!(asked.request.priority, None);
         assert!(ask("priority", ParameterChoice::BoolParam(true)).is_err());
         assert!(ask("timeout", ParameterChoice::Int64Param(-1)).is_err());
-        assert!(ask("sequence_id", ParameterChoice::Int64Param(0)).is_ok());
-        let refused = ask("sequence_id", ParameterChoice::Int64Param(7)).unwrap_err();
+        let region = ParameterChoice::StringParam("r".to_owned());
+        let refused = ask("shared_memory_region", region).unwrap_err();
         assert_eq!(refused.code, Code::Unimplemented);
+    }
+
+    #[test]
+    fn a_sequence_has_a_number_or_a_text() {
+        let ask = |id| {
+            let parameters = HashMap::from([
+                ("sequence_id".to_owned(), parameter(id)),
+                (
+                    "sequence_end".to_owned(),
+                    parameter(ParameterChoice::BoolParam(true)),
+                ),
+            ]);
+            infer_request(ModelInferRequest {
+                parameters,
+                ..ModelInferRequest::default()
+            })
+            .map(|asked| asked.request.sequence)
+        };
+        let text = |text: &str| ParameterChoice::StringParam(text.to_owned());
+        let last = |id| InSequence {
+            id,
+            start: false,
+            end: true,
+        };
+        assert_eq!(ask(ParameterChoice::Int64Param(0)), Ok(None));
+        assert_eq!(ask(text("")), Ok(None));
+        let number = ask(ParameterChoice::Int64Param(7)).unwrap();
+        assert_eq!(number, Some(last(CorrelationId::Number(7))));
+        let largest = ask(ParameterChoice::Uint64Param(u64::MAX)).unwrap();
+        assert_eq!(largest, Some(last(CorrelationId::Number(u64::MAX))));
+        let named = ask(text("a")).unwrap();
+        assert_eq!(named, Some(last(CorrelationId::Text(Arc::from("a")))));
+        for wrong in [
+            ParameterChoice::Int64Param(-1),
+            ParameterChoice::BoolParam(true),
+            ParameterChoice::DoubleParam(1.5),
+            text(&"i".repeat(LONGEST_ID + 1)),
+        ] {
+            let code = ask(wrong).unwrap_err().code;
+            assert_eq!(code, Code::InvalidArgument);
+        }
     }
 }

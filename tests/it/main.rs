@@ -32,6 +32,7 @@ mod repository;
 mod request;
 mod rest;
 mod schedule;
+mod sequence;
 mod sharing;
 mod shutdown;
 mod sizes;

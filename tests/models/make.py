@@ -29,6 +29,7 @@ def main():
     for model in [
         identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
         tiny_mlp(), unbatched_softmax(), fixed_shape(), fixed_rows(), scalar_out(), gather(),
+        accumulator(), history(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +167,57 @@ def gather():
         [value("indices", "INT64", ["batch", 1])],
         [value("y", "FLOAT", ["batch", 1, 2])],
         {"table": numpy.arange(8, dtype=numpy.float32).reshape(4, 2)},
+    )
+
+
+def accumulator():
+    """Adds up a sequence of numbers below 100, and shows what it is told: 1 for the first, 2 for
+    the last, 4 for a request that is there. A larger number fails in the middle of a batch."""
+    return model(
+        "accumulator",
+        [
+            helper.make_node("Gather", ["table", "x"], ["amount"]),
+            helper.make_node("Cast", ["START"], ["first"], to=TensorProto.BOOL),
+            helper.make_node("Where", ["first", "zero", "kept"], ["before"]),
+            helper.make_node("Add", ["before", "amount"], ["kept_out"]),
+            helper.make_node("Identity", ["kept_out"], ["sum"]),
+            helper.make_node("Cast", ["END"], ["last"], to=TensorProto.INT32),
+            helper.make_node("Cast", ["READY"], ["there"], to=TensorProto.INT32),
+            helper.make_node("Mul", ["last", "two"], ["second"]),
+            helper.make_node("Mul", ["there", "four"], ["third"]),
+            helper.make_node("Add", ["START", "second"], ["both"]),
+            helper.make_node("Add", ["both", "third"], ["told"]),
+            helper.make_node("Identity", ["CORRID"], ["corrid"]),
+        ],
+        [
+            value("x", "INT64", ["batch", 1]), value("START", "INT32", ["batch", 1]),
+            value("END", "BOOL", ["batch", 1]), value("READY", "FLOAT", ["batch", 1]),
+            value("CORRID", "UINT64", ["batch", 1]), value("kept", "FLOAT", ["batch", 1]),
+        ],
+        [
+            value("sum", "FLOAT", ["batch", 1]), value("told", "INT32", ["batch", 1]),
+            value("corrid", "UINT64", ["batch", 1]), value("kept_out", "FLOAT", ["batch", 1]),
+        ],
+        {
+            "table": numpy.arange(100, dtype=numpy.float32), "zero": numpy.float32(0),
+            "two": numpy.int32(2), "four": numpy.int32(4),
+        },
+    )
+
+
+def history():
+    """Keeps everything that a sequence has sent: a state that grows, from nothing."""
+    return model(
+        "history",
+        [
+            helper.make_node("Concat", ["kept", "x"], ["kept_out"], axis=1),
+            helper.make_node("Identity", ["CORRID"], ["corrid"]),
+        ],
+        [
+            value("x", "FLOAT", ["batch", 1]), value("CORRID", "STRING", ["batch"]),
+            value("kept", "FLOAT", ["batch", "length"]),
+        ],
+        [value("kept_out", "FLOAT", ["batch", "longer"]), value("corrid", "STRING", ["batch"])],
     )
 
 

@@ -90,6 +90,7 @@ ratio = 0.5
             lengths: vec![16, 64],
             max_batch_tokens: Some(2048),
         }),
+        sequence: None,
         queue: QueuePolicy {
             max_queue_size: 10,
             default_deadline: Some(Duration::from_millis(500)),
@@ -243,7 +244,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, onnxruntime, simulated, response_cache
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, onnxruntime, simulated, response_cache
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000

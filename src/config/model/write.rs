@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use crate::config::sequence;
 use crate::model::{
     BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, ModelPolicy, NeededResource,
     OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, SimulatedPolicy, TensorSpec,
@@ -31,6 +32,9 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
     }
     if let Some(policy) = &policy.padding {
         put("padding", padding(policy));
+    }
+    if let Some(policy) = &policy.sequence {
+        put("sequence", sequence::write(policy));
     }
     put(
         "default_priority",
@@ -255,6 +259,8 @@ mod tests {
         for source in [
             "",
             "batch_sizes = [2, 8]\n[padding]\ndimension = \"sequence\"\nvalues = { x = -1.5 }\nmask = \"m\"\nlengths = [8, 64]\nmax_batch_tokens = 512\n",
+            "[sequence]\nmax_sequences = 7\n",
+            "[sequence]\nstrategy = \"oldest\"\nmax_candidate_sequences = 3\nmax_idle_ms = 2.5\nmax_state_bytes = 9\ncontrols = [{ input = \"s\", kind = \"start\", values = [-1, 1] }, { input = \"r\", kind = \"ready\" }, { input = \"e\", kind = \"end\" }, { input = \"c\", kind = \"corrid\" }]\nstates = [{ input = \"a\", output = \"b\", visible = true }, { input = \"c\", output = \"d\", shape = [0, 2], initial_file = \"f/g\" }]\n",
             "[padding]\naxes = { x = 1, y = 2 }\n",
             "response_cache = true\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
             "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",

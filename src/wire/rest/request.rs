@@ -270,8 +270,8 @@ mod tests {
             assert_eq!(status.code, Code::InvalidArgument);
             assert!(status.message.contains(told), "{}", status.message);
         }
-        let sequence = r#"{"inputs":[],"parameters":{"sequence_id":3}}"#;
-        assert_eq!(read(sequence, b"").unwrap_err().code, Code::Unimplemented);
+        let class = r#"{"inputs":[],"parameters":{"classification":3}}"#;
+        assert_eq!(read(class, b"").unwrap_err().code, Code::Unimplemented);
     }
 
     proptest! {
