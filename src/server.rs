@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::frontend::{Api, Frontend, Limits, Origins, Protocols, Readiness};
 use crate::repository::RepositoryError;
 use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
+    SharedMemory,
 };
 use crate::telemetry::Metrics;
 
@@ -33,6 +35,16 @@ pub enum StartError {
     /// The repository cannot be read.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// The folder of shared memory is missing.
+    #[error(
+        "shared_memory_prefix: {prefix}: {source}; name a folder, or a folder and how names begin"
+    )]
+    SharedMemory {
+        /// What was asked for.
+        prefix: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}; --{flag} names another")]
     Bind {
@@ -160,6 +172,9 @@ impl Server {
             reconciler: Arc::clone(&reconciler),
             readiness: Arc::clone(&readiness),
             server_name: Arc::from(config.server_name.as_str()),
+            shared_memory: Arc::new(shared_memory(&config, &machine)?),
+            log_settings: config.log_settings,
+            forward_headers: config.forward_headers.as_slice().into(),
         };
         let devices = machine.inventory.devices();
         let metrics = Metrics::new(engine.clone(), responses, devices, config.triton_metrics);
@@ -335,6 +350,15 @@ async fn reconcile(
     if config.model_control == ModelControl::Watch {
         reconciler.watch(clock, config.watch_interval).await;
     }
+}
+
+fn shared_memory(config: &ServerConfig, machine: &Machine) -> Result<SharedMemory, StartError> {
+    let inventory = Arc::clone(&machine.inventory);
+    let opened = SharedMemory::open(config.shared_memory.clone(), inventory);
+    opened.map_err(|source| StartError::SharedMemory {
+        prefix: config.shared_memory.prefix.clone().unwrap_or_default(),
+        source,
+    })
 }
 
 fn control(control: ModelControl) -> Control {

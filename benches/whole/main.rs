@@ -13,6 +13,7 @@ mod lengths;
 mod processes;
 mod requests;
 mod rest;
+mod shared;
 mod table;
 mod weights;
 
@@ -70,6 +71,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("rest") {
                 rest::measure(&mut table).await?;
+            }
+            if chosen("shared") {
+                shared::measure(&mut table).await?;
             }
             if chosen("idle") {
                 idle(&mut table).await?;

@@ -81,21 +81,27 @@ impl Drop for Process {
 
 /// The server over a repository, with its defaults.
 pub(crate) fn jitney(repository: &Path) -> anyhow::Result<Process> {
-    serve(repository, "off")
+    serve(repository, "off", &[])
 }
 
 /// The same with REST on the port of gRPC.
 pub(crate) fn jitney_with_rest(repository: &Path) -> anyhow::Result<Process> {
-    serve(repository, "127.0.0.1:0")
+    serve(repository, "127.0.0.1:0", &[])
 }
 
-fn serve(repository: &Path, http_address: &str) -> anyhow::Result<Process> {
+/// The same, with these flags.
+pub(crate) fn jitney_with(repository: &Path, flags: &[&str]) -> anyhow::Result<Process> {
+    serve(repository, "off", flags)
+}
+
+fn serve(repository: &Path, http_address: &str, flags: &[&str]) -> anyhow::Result<Process> {
     Process::start(
         Command::new(env!("CARGO_BIN_EXE_jitney"))
             .arg("serve")
             .arg(repository)
             .args(["--grpc-address", "127.0.0.1:0"])
             .args(["--http-address", http_address])
-            .args(["--metrics-address", "off", "--log", "warn"]),
+            .args(["--metrics-address", "off", "--log", "warn"])
+            .args(flags),
     )
 }

@@ -19,7 +19,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.raw.resolve()?;
-        super::logging::start(&config.log)?;
+        super::log(&config.log)?;
         let repository = Repository::open(&config.repository)?;
         let machine = Machine::open(&config)?;
         let loader = machine.loader(&config, &Catalog::default());

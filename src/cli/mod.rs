@@ -5,10 +5,12 @@
 mod check;
 mod devices;
 mod example;
-mod logging;
 mod serve;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+use crate::telemetry::logs::Logs;
 
 /// An inference server for ONNX models: KServe V2 over gRPC and REST, batched without knobs.
 #[derive(Debug, Parser)]
@@ -26,6 +28,12 @@ enum Command {
     Check(Box<check::Check>),
     /// List the devices that models can run on, and why others are missing.
     Devices(devices::Devices),
+}
+
+/// Starts the log lines that `--log` asks for.
+fn log(filter: &str) -> anyhow::Result<()> {
+    Logs::start(filter)
+        .with_context(|| format!("--log: {filter:?} is not a filter such as info or debug"))
 }
 
 impl Cli {

@@ -10,7 +10,7 @@ use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, wh
 use jitney_settings::{Report, Table, read_document};
 
 use super::rule::{DEVICE, OptionText};
-use super::{padding, resource, sequence, simulated};
+use super::{labels, padding, resource, sequence, simulated};
 pub use write::write_model_policy;
 
 use crate::model::{
@@ -63,6 +63,7 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
         versions: versions(table).unwrap_or_default(),
         instances: table.sections("instances", instances).unwrap_or_default(),
         warm_up: table.section("warm_up", warm_up).unwrap_or_default(),
+        labels: table.section("labels", labels::read).unwrap_or_default(),
         backend: backend(table),
         response_cache: table.value("response_cache", Truth).unwrap_or_default(),
     }

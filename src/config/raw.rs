@@ -182,6 +182,38 @@ pub struct RawServer {
     )]
     pub cors_origin: Vec<String>,
 
+    /// Header that stands for the parameter of its name: priority or timeout; may be repeated.
+    ///
+    /// For proxies that know what clients do not say. A request's own parameter goes before it.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "JITNEY_FORWARD_HEADERS",
+        value_delimiter = ','
+    )]
+    pub forward_headers: Vec<String>,
+
+    /// Where files of system shared memory may lie, such as /dev/shm/jitney- [default: off]
+    ///
+    /// A folder, whose files clients may then have read and written by the server; or a folder and how
+    /// the names of those files begin.
+    #[arg(long, value_name = "PATH", env = "JITNEY_SHARED_MEMORY_PREFIX")]
+    pub shared_memory_prefix: Option<PathBuf>,
+
+    /// Take regions of CUDA shared memory: true or false [default: false]
+    ///
+    /// A client that frees such memory while it is registered can break the GPU for everybody.
+    #[arg(long, value_name = "BOOL", env = "JITNEY_CUDA_SHARED_MEMORY")]
+    pub cuda_shared_memory: Option<String>,
+
+    /// Regions of shared memory registered at the same time, 1 to 65536 [default: 1024]
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_SHARED_MEMORY_REGIONS")]
+    pub max_shared_memory_regions: Option<String>,
+
+    /// Bytes of all registered regions [default: 17179869184, 16 GiB]
+    #[arg(long, value_name = "BYTES", env = "JITNEY_MAX_SHARED_MEMORY_BYTES")]
+    pub max_shared_memory_bytes: Option<String>,
+
     /// Milliseconds to serve on after SIGTERM while not ready, 0 to 3600000 [default: 5000]
     ///
     /// Gives load balancers the time to see that this server is leaving, so that none of their
@@ -200,6 +232,12 @@ pub struct RawServer {
     /// Models run on threads of their own.
     #[arg(long, value_name = "COUNT", env = "JITNEY_IO_THREADS")]
     pub io_threads: Option<String>,
+
+    /// Let clients change which log lines are written: true or false [default: true]
+    ///
+    /// By LogSettings or /v2/logging; what they change goes before --log.
+    #[arg(long, value_name = "BOOL", env = "JITNEY_LOG_SETTINGS")]
+    pub log_settings: Option<String>,
 
     /// Which log lines are written [default: info]
     ///

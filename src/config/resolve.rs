@@ -14,7 +14,7 @@ use super::raw::RawServer;
 use super::resource::OFFERED;
 use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
 use super::server::{ModelControl, ServerConfig, find_onnxruntime};
-use crate::model::DeviceChoice;
+use crate::model::{DeviceChoice, SharedMemoryPolicy};
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
@@ -29,6 +29,9 @@ const CONTROLS: OneOf<'_, ModelControl> = OneOf(&[
 ]);
 
 const RATE_LIMITS: OneOf<'_, bool> = OneOf(&[("execution_count", true), ("off", false)]);
+/// Parameters that may come as headers.
+const FORWARDED: OneOf<'_, &'static str> =
+    OneOf(&[("priority", "priority"), ("timeout", "timeout")]);
 
 impl RawServer {
     /// What it all means: flags go before the environment, that before the file, that before the
@@ -126,9 +129,27 @@ impl RawServer {
             ),
             read_timeout: s.time("read_timeout_ms", self.read_timeout_ms, 10.0, 30 * second),
             cors_origins: s.names("cors_origin", &self.cors_origin, ORIGIN),
+            forward_headers: s.names("forward_headers", &self.forward_headers, FORWARDED),
+            shared_memory: SharedMemoryPolicy {
+                prefix: s.perhaps_path("shared_memory_prefix", self.shared_memory_prefix),
+                cuda: s.one("cuda_shared_memory", self.cuda_shared_memory, Truth, false),
+                max_regions: s.count(
+                    "max_shared_memory_regions",
+                    self.max_shared_memory_regions,
+                    1..=65_536,
+                    1_024,
+                ),
+                max_bytes: s.one(
+                    "max_shared_memory_bytes",
+                    self.max_shared_memory_bytes,
+                    whole_from(1),
+                    16 * GIB as u64,
+                ),
+            },
             lame_duck: s.time("lame_duck_ms", self.lame_duck_ms, 0.0, 5 * second),
             drain_timeout: s.time("drain_timeout_ms", self.drain_timeout_ms, 0.0, 30 * second),
             io_threads: s.count("io_threads", self.io_threads, 1..=1_024, cores()),
+            log_settings: s.one("log_settings", self.log_settings, Truth, true),
             log: s.one("log", self.log, Text, "info".to_owned()),
         };
         s.contradictions(&config);
@@ -199,6 +220,11 @@ impl<'d> Settings<'_, 'd, '_> {
                 .note(Problem::loose("PATH or JITNEY_REPOSITORY", message));
         }
         path.unwrap_or_default()
+    }
+
+    fn perhaps_path(&mut self, key: &'d str, typed: Option<PathBuf>) -> Option<PathBuf> {
+        let filed = self.0.value(key, Text).map(PathBuf::from);
+        typed.or(filed)
     }
 
     fn onnxruntime(&mut self, typed: Option<PathBuf>) -> PathBuf {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{DeviceChoice, OfferedResource};
+use crate::model::{DeviceChoice, OfferedResource, SharedMemoryPolicy};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +59,18 @@ pub struct ServerConfig {
     pub read_timeout: Duration,
     /// Origins whose pages a browser lets ask this server; `*` for every one.
     pub cors_origins: Vec<String>,
+    /// Headers that stand for parameters of requests, by their names.
+    pub forward_headers: Vec<&'static str>,
+    /// What is offered of shared memory.
+    pub shared_memory: SharedMemoryPolicy,
     /// How long it still takes new calls after the signal to stop.
     pub lame_duck: Duration,
     /// How long calls may take to finish after that.
     pub drain_timeout: Duration,
     /// Threads that read and write the network.
     pub io_threads: usize,
+    /// Whether clients may change which log lines are written.
+    pub log_settings: bool,
     /// Which log lines are written: a filter of `tracing_subscriber`.
     pub log: String,
 }

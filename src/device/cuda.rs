@@ -4,6 +4,8 @@
 //! (<https://docs.nvidia.com/cuda/cuda-driver-api>). Not run on a GPU yet; the tests below run where
 //! there is one and say so where there is none.
 
+mod ipc;
+
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::NonNull;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::{Device, DeviceError, DeviceId, HostMemory, Memory};
+pub use ipc::CudaIpcMemory;
 
 /// Why there is no CUDA GPU, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@ mod simulated;
 use std::fmt;
 use std::sync::Arc;
 
-pub use cuda::{ComputeStream, CudaAbsence, CudaDevice};
+pub use cuda::{ComputeStream, CudaAbsence, CudaDevice, CudaIpcMemory};
 pub use host::{AlignedMemory, HostDevice};
 pub use inventory::{Inventory, Unavailable};
 pub use simulated::{Reservation, SimulatedDevice, SimulatedDevices};

@@ -2,23 +2,30 @@
 
 use std::sync::Arc;
 
+use super::limits::Held;
 use super::readiness::Readiness;
 use crate::clock::Moment;
 use crate::proto::repository_index_response::ModelIndex;
 use crate::proto::*;
-use crate::serving::{Engine, InferResponse, ModelState, Reconciler, Version};
+use crate::serving::{Engine, InferResponse, ModelState, Reconciler, SharedMemory, Version};
 use crate::status::{Code, Status};
-use crate::wire::{self, Asked};
+use crate::wire::{self, Asked, Parameters};
 
 /// The parts of the protocol's extensions that are offered.
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 13] = [
     "binary_tensor_data",
+    "classification",
+    "cuda_shared_memory",
+    "logging",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
+    "parameters",
     "schedule_policy",
     "sequence",
     "statistics",
+    "system_shared_memory",
+    "trace",
 ];
 
 /// The calls of the V2 protocol.
@@ -32,24 +39,46 @@ pub struct Api {
     pub readiness: Arc<Readiness>,
     /// What the server says its name is.
     pub server_name: Arc<str>,
+    /// Where tensors may lie beside messages.
+    pub shared_memory: Arc<SharedMemory>,
+    /// Whether clients may change what is logged.
+    pub log_settings: bool,
+    /// Headers that stand for parameters of requests.
+    pub forward_headers: Arc<[&'static str]>,
+}
+
+/// What is known of a request beside its message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside<'a> {
+    /// When its call ends.
+    pub(super) deadline: Option<Moment>,
+    /// What its headers say in place of parameters.
+    pub(super) forwarded: &'a Parameters,
+    /// Its call's share of what is taken in at once.
+    pub(super) held: Option<&'a Arc<Held>>,
+    /// Whether no other request is being received.
+    pub(super) alone: bool,
 }
 
 impl Api {
     /// Answers one request by the earlier of its own deadline and its call's.
     pub(super) async fn infer(
         &self,
-        asked: Asked,
-        call_deadline: Option<Moment>,
-        alone: bool,
+        mut asked: Asked,
+        beside: Beside<'_>,
     ) -> Result<InferResponse, Status> {
+        asked.hear(beside.forwarded)?;
         let clock = self.engine.clock();
         let own = asked.timeout.map(|timeout| clock.now() + timeout);
         let mut request = asked.request;
-        request.alone = alone;
-        request.deadline = match (call_deadline, own) {
+        request.alone = beside.alone;
+        request.deadline = match (beside.deadline, own) {
             (Some(call), Some(own)) => Some(call.min(own)),
             (call, own) => call.or(own),
         };
+        if !asked.regions.is_empty() {
+            return self.infer_shared(request, asked.regions, beside.held).await;
+        }
         self.engine.infer(request).await
     }
 
@@ -164,12 +193,6 @@ impl Api {
     fn version(&self, name: &str, version: &str) -> Result<Arc<Version>, Status> {
         self.engine.catalog().resolve(name, version)
     }
-}
-
-/// The answer to a part of the protocol that is not offered.
-pub(super) fn not_offered(what: &str) -> Status {
-    let message = format!("{what} is not offered by this version of Jitney");
-    Status::new(Code::Unimplemented, message)
 }
 
 /// There is one repository, and it has no name.

@@ -5,6 +5,7 @@
 mod api;
 mod connections;
 mod grpc;
+mod headers;
 mod limits;
 mod messages;
 mod metrics;
@@ -12,6 +13,8 @@ mod origins;
 mod patience;
 mod readiness;
 mod rest;
+mod settings;
+mod shared_memory;
 
 use std::future::Future;
 use std::sync::Arc;

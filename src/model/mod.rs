@@ -3,12 +3,15 @@
 //! Never loads or runs anything.
 
 mod id;
+mod labels;
 mod policy;
 mod resource;
 mod sequence;
+mod shared_memory;
 mod signature;
 
 pub use id::{InvalidName, VersionId, check_name};
+pub use labels::{LabelPolicy, OutputLabels};
 pub use policy::{
     BackendPolicy, BatchAxis, BatchPolicy, DeviceChoice, InstanceGroup, ModelPolicy,
     OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, QueuePolicy, SimulatedPolicy,
@@ -18,4 +21,5 @@ pub use resource::{NeededResource, OfferedResource};
 pub use sequence::{
     Choice, ControlKind, SequenceControl, SequencePolicy, SequenceState, SequenceStrategy,
 };
+pub use shared_memory::SharedMemoryPolicy;
 pub use signature::{Batching, Dimension, Signature, TensorSpec};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::NeededResource;
+use super::labels::LabelPolicy;
 use super::sequence::SequencePolicy;
 
 /// Everything `model.toml` decides, with defaults filled in.
@@ -23,6 +24,8 @@ pub struct ModelPolicy {
     pub instances: Vec<InstanceGroup>,
     /// What is run before the first request.
     pub warm_up: WarmUpPolicy,
+    /// What the classes of its outputs are called.
+    pub labels: LabelPolicy,
     /// What runs it.
     pub backend: BackendPolicy,
     /// Whether answers are kept and given again to whoever asks the same.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Fingerprint, RepositoryError};
+use super::{Fingerprint, RepositoryError, labels};
 use crate::backend::Artifact;
 use crate::config::read_model_policy;
 use crate::model::{ModelPolicy, VersionId, VersionPolicy};
@@ -28,7 +28,7 @@ pub struct ModelFolder {
 impl ModelFolder {
     pub(super) fn read(path: &Path) -> Result<Self, RepositoryError> {
         let configuration = path.join(CONFIGURATION);
-        let policy = match fs::read_to_string(&configuration) {
+        let mut policy = match fs::read_to_string(&configuration) {
             Ok(source) => read_model_policy(&configuration, &source)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => ModelPolicy::default(),
             Err(source) => {
@@ -38,7 +38,11 @@ impl ModelFolder {
                 });
             }
         };
-        let policy_mark = Fingerprint::of(&configuration)?;
+        labels::read(path, &mut policy.labels)?;
+        let mut policy_mark = Fingerprint::of(&configuration)?;
+        for labels in &policy.labels.0 {
+            policy_mark = policy_mark.with(Fingerprint::of(&path.join(&labels.file))?);
+        }
         let mut fingerprints = BTreeMap::new();
         for version in numbered_folders(path)? {
             let mark = Fingerprint::of(&path.join(version.to_string()))?;
@@ -56,7 +60,7 @@ impl ModelFolder {
         self.fingerprints.keys().copied().collect()
     }
 
-    /// Changes when the version's files or `model.toml` do.
+    /// Changes when the version's files, `model.toml` or label files do.
     pub fn fingerprint(&self, version: u64) -> Fingerprint {
         self.fingerprints.get(&version).cloned().unwrap_or_default()
     }

@@ -4,6 +4,7 @@
 
 mod fingerprint;
 mod folder;
+mod labels;
 
 use std::fs;
 use std::io;

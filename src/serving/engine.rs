@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cache::{Cached, Question};
 use super::catalog::{Catalog, Version};
+use super::classification::classify;
 use super::inputs::Checked;
 use super::lane::{Refused, Seat};
 use super::request::{InferRequest, InferResponse, OutputTensor};
@@ -52,6 +53,10 @@ impl Engine {
     pub async fn infer(&self, mut request: InferRequest) -> Result<InferResponse, Status> {
         let version = self.catalog.resolve(&request.model, &request.version)?;
         let answer = self.answer(&version, &mut request).await;
+        let answer = answer.and_then(|mut answer| {
+            classify(&version, &request.classes, &mut answer)?;
+            Ok(answer)
+        });
         if let Err(status) = &answer {
             version.ledger.told(status.code);
         }
@@ -269,6 +274,7 @@ fn chosen(version: &Version, outputs: &[Tensor], wanted: &[usize]) -> Vec<Output
         Some(OutputTensor {
             name: Arc::clone(name),
             tensor: tensor.clone(),
+            region: None,
         })
     };
     wanted.iter().filter_map(take).collect()

@@ -49,6 +49,8 @@ pub(super) enum LoadFailure {
     Padding(String),
     #[error("model.toml says [sequence], but {0}")]
     Sequence(String),
+    #[error("model.toml says [labels], but {0}")]
+    Labels(String),
     #[error("warm-up with the shapes of model.toml failed: {0}")]
     WarmUp(String),
     #[error("no thread could be started: {0}")]
@@ -203,6 +205,7 @@ impl Loader {
     fn plan(&self, executor: &mut dyn Executor, artifact: &Artifact) -> Result<Plan, LoadFailure> {
         let mut artifact = artifact.clone();
         let mut signature = executor.signature().clone();
+        check_labels(&artifact, &signature)?;
         let batch = &mut artifact.policy.batch;
         // A model whose first dimension is fixed takes just that many rows.
         if let (BatchAxis::First, Some(rows)) = (batch.axis, signature.fixed_rows()) {
@@ -424,6 +427,20 @@ fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {
         margin: MARGIN,
         ..Policy::default()
     }
+}
+
+fn check_labels(artifact: &Artifact, signature: &Signature) -> Result<(), LoadFailure> {
+    let mut labels = artifact.policy.labels.0.iter();
+    let unknown = labels.find(|labels| signature.output(&labels.output).is_none());
+    let Some(unknown) = unknown else {
+        return Ok(());
+    };
+    let outputs: Vec<String> = signature.outputs.iter().map(ToString::to_string).collect();
+    Err(LoadFailure::Labels(format!(
+        "there is no output {:?}; the model has {}",
+        unknown.output,
+        outputs.join(", ")
+    )))
 }
 
 /// Whether requests share runs: what `model.toml` says, else what the dimensions say and a trial

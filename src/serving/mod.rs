@@ -6,6 +6,7 @@ mod budget;
 mod cache;
 mod catalog;
 mod changes;
+mod classification;
 mod delivery;
 mod engine;
 mod executor;
@@ -19,6 +20,7 @@ mod placing;
 mod reconcile;
 mod request;
 mod sequences;
+mod shared_memory;
 mod site;
 mod stacking;
 mod staging;
@@ -39,5 +41,6 @@ pub use reconcile::{Control, Reconciler, Repository};
 pub use request::{
     CorrelationId, InSequence, InferRequest, InferResponse, NamedTensor, OutputTensor,
 };
+pub use shared_memory::{Region, RegionKind, RegionMemory, RegionPart, SharedMemory, Span};
 pub use statistics::{BatchCounts, Count, Statistics};
 pub use ticket::Timing;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::shared_memory::RegionPart;
 use crate::clock::Moment;
 use crate::tensor::Tensor;
 
@@ -28,6 +29,8 @@ pub struct InferRequest {
     pub inputs: Vec<NamedTensor>,
     /// The outputs wanted, in this order; empty for all.
     pub outputs: Vec<String>,
+    /// Outputs wanted as classes: their places among those wanted, and how many classes.
+    pub classes: Vec<(usize, usize)>,
     /// When the answer is worthless.
     pub deadline: Option<Moment>,
     /// 1 is the most urgent; none for the model's default.
@@ -87,4 +90,6 @@ pub struct OutputTensor {
     pub name: Arc<str>,
     /// Its contents.
     pub tensor: Tensor,
+    /// Where its contents were put, if they are not here.
+    pub region: Option<Box<RegionPart>>,
 }

@@ -1,8 +1,9 @@
-//! What the server says of itself to those who watch it: metrics.
+//! What the server says of itself to those who watch it: log lines and metrics.
 //! Uses `serving` and `device` for the counts that they keep anyway.
-//! Never costs a request anything: what is told is gathered when somebody asks.
+//! Never fails a request, nor costs it anything: what is told is gathered when somebody asks.
 
 mod family;
+pub mod logs;
 mod open_metrics;
 mod own;
 mod source;

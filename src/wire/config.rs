@@ -43,6 +43,7 @@ pub fn model_config(version: &Version) -> ModelConfig {
         name: spec.name.clone(),
         data_type: data_type(spec.dtype).into(),
         dims: dims(spec, batched),
+        label_filename: label_file(policy, &spec.name),
         ..ModelOutput::default()
     });
     ModelConfig {
@@ -64,6 +65,14 @@ pub fn model_config(version: &Version) -> ModelConfig {
         }),
         ..ModelConfig::default()
     }
+}
+
+fn label_file(policy: &ModelPolicy, output: &str) -> String {
+    let mut labels = policy.labels.0.iter();
+    let found = labels.find(|labels| labels.output == output);
+    found.map_or(String::new(), |labels| {
+        labels.file.to_string_lossy().into_owned()
+    })
 }
 
 pub(super) fn dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {

@@ -8,8 +8,10 @@ mod request;
 mod response;
 pub mod rest;
 mod statistics;
+mod tensor_parameters;
 
 pub use config::model_config;
-pub use request::{Asked, infer_request, refuse_parameters};
+pub use request::{Asked, Parameters, infer_request, refuse_parameters};
 pub use response::{infer_response, model_metadata};
 pub use statistics::model_statistics;
+pub use tensor_parameters::Regions;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::contents;
+use super::tensor_parameters::{Regions, hear_output, is_shared, region};
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::proto::{InferParameter, ModelInferRequest};
@@ -14,24 +15,35 @@ use crate::serving::{CorrelationId, InSequence, InferRequest, NamedTensor};
 use crate::status::{Code, Status};
 use crate::tensor::{Dtype, Shape, Tensor};
 
-pub(super) type Parameters = HashMap<String, InferParameter>;
+/// Parameters by name.
+pub type Parameters = HashMap<String, InferParameter>;
 
 /// A request, and what its parameters ask for beside the inference.
 #[derive(Debug)]
 pub struct Asked {
     /// The request, without what its call knows: a deadline, and whether it is alone.
     pub request: InferRequest,
+    /// Which of its tensors lie in shared memory.
+    pub regions: Regions,
     /// The `timeout` parameter.
     pub timeout: Option<Duration>,
     /// Whether responses of a stream are to say that they are the last of their request.
     pub final_response_flag: bool,
 }
 
+impl Asked {
+    /// Hears parameters that came beside the request; its own go before them.
+    pub fn hear(&mut self, beside: &Parameters) -> Result<(), Status> {
+        let (priority, timeout) = (priority(beside)?, timeout(beside)?);
+        self.request.priority = self.request.priority.or(priority);
+        self.timeout = self.timeout.or(timeout);
+        Ok(())
+    }
+}
+
 /// Parameters that change an answer and belong to parts of the protocol that are not offered:
 /// leaving them unheard would give a wrong answer.
-const NOT_OFFERED: [(&str, &str); 4] = [
-    ("shared_memory_region", "shared memory"),
-    ("classification", "the classification extension"),
+const NOT_OFFERED: [(&str, &str); 2] = [
     ("binary_data_output", "the HTTP binary extension"),
     ("binary_data_size", "the HTTP binary extension"),
 ];
@@ -43,15 +55,18 @@ const LONGEST_ID: usize = 128;
 pub fn infer_request(message: ModelInferRequest) -> Result<Asked, Status> {
     let model = message.model_name;
     let about = |status: Status| status.about(format_args!("model {model:?}"));
-    let request = InferRequest {
+    let mut regions = Regions::default();
+    let raw = message.raw_input_contents;
+    let mut request = InferRequest {
         version: message.model_version,
         id: message.id,
-        inputs: inputs(message.inputs, message.raw_input_contents).map_err(about)?,
-        outputs: outputs(message.outputs).map_err(about)?,
+        inputs: inputs(message.inputs, raw, &mut regions).map_err(about)?,
         ..InferRequest::default()
     };
+    outputs(message.outputs, &mut request, &mut regions).map_err(about)?;
     let mut asked = asked(request, &message.parameters).map_err(about)?;
     asked.request.model = model;
+    asked.regions = regions;
     Ok(asked)
 }
 
@@ -62,6 +77,7 @@ pub(super) fn asked(mut request: InferRequest, parameters: &Parameters) -> Resul
     request.sequence = sequence(parameters)?;
     Ok(Asked {
         request,
+        regions: Regions::default(),
         timeout: timeout(parameters)?,
         final_response_flag: is_true(parameters, "triton_enable_empty_final_response"),
     })
@@ -153,7 +169,7 @@ fn timeout(parameters: &Parameters) -> Result<Option<Duration>, Status> {
         .map(Duration::from_micros))
 }
 
-fn whole_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Status> {
+pub(super) fn whole_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Status> {
     if parameters.is_empty() {
         return Ok(None);
     }
@@ -173,30 +189,48 @@ fn whole_number(parameters: &Parameters, name: &str) -> Result<Option<u64>, Stat
     })
 }
 
-fn inputs(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<NamedTensor>, Status> {
-    if raw.is_empty() {
-        return inputs.into_iter().map(typed_input).collect();
-    }
-    if raw.len() != inputs.len() {
+fn inputs(
+    inputs: Vec<InferInputTensor>,
+    raw: Vec<Bytes>,
+    regions: &mut Regions,
+) -> Result<Vec<NamedTensor>, Status> {
+    let shared = |input: &&InferInputTensor| is_shared(&input.parameters);
+    let sent = inputs.len() - inputs.iter().filter(shared).count();
+    let is_raw = !raw.is_empty();
+    if is_raw && raw.len() != sent {
         return Err(Status::invalid(format!(
-            "raw_input_contents has {} entries for {} inputs; each input needs one, in order",
-            raw.len(),
-            inputs.len()
+            "raw_input_contents has {} entries for {sent} inputs; each input needs one, in order",
+            raw.len()
         )));
     }
-    inputs
-        .into_iter()
-        .zip(raw)
-        .map(|(input, data)| {
-            if input.contents.is_some() {
-                return Err(Status::invalid(format!(
-                    "input {:?} has typed contents and raw contents; send one of them",
-                    input.name
-                )));
+    let mut raw = raw.into_iter();
+    let mut tensors = Vec::with_capacity(inputs.len());
+    for (position, input) in inputs.into_iter().enumerate() {
+        tensors.push(match region(&input.parameters) {
+            Ok(None) if is_raw => raw_input(input, raw.next().unwrap_or_default())?,
+            Ok(None) => typed_input(input)?,
+            Ok(Some(part)) => {
+                regions.inputs.push((position, part));
+                raw_input(input, Bytes::new())?
             }
-            named(input, |_, _| Ok(data))
-        })
-        .collect()
+            Err(wrong) => return Err(wrong.about(format_args!("input {:?}", input.name))),
+        });
+    }
+    Ok(tensors)
+}
+
+fn raw_input(input: InferInputTensor, data: Bytes) -> Result<NamedTensor, Status> {
+    if input.contents.is_some() {
+        let other = match is_shared(&input.parameters) {
+            true => "a shared memory region",
+            false => "raw contents",
+        };
+        return Err(Status::invalid(format!(
+            "input {:?} has typed contents and {other}; send one of them",
+            input.name
+        )));
+    }
+    named(input, |_, _| Ok(data))
 }
 
 fn typed_input(mut input: InferInputTensor) -> Result<NamedTensor, Status> {
@@ -235,14 +269,17 @@ pub(super) fn dtype(input: &str, datatype: &str) -> Result<Dtype, Status> {
     })
 }
 
-fn outputs(outputs: Vec<InferRequestedOutputTensor>) -> Result<Vec<String>, Status> {
-    outputs
-        .into_iter()
-        .map(|output| {
-            refuse_parameters(&output.parameters)?;
-            Ok(output.name)
-        })
-        .collect()
+fn outputs(
+    outputs: Vec<InferRequestedOutputTensor>,
+    request: &mut InferRequest,
+    regions: &mut Regions,
+) -> Result<(), Status> {
+    request.outputs.reserve_exact(outputs.len());
+    for (position, output) in outputs.into_iter().enumerate() {
+        hear_output(position, &output.name, &output.parameters, request, regions)?;
+        request.outputs.push(output.name);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -321,8 +358,8 @@ mod tests {
         assert_eq!(asked.request.priority, None);
         assert!(ask("priority", ParameterChoice::BoolParam(true)).is_err());
         assert!(ask("timeout", ParameterChoice::Int64Param(-1)).is_err());
-        let region = ParameterChoice::StringParam("r".to_owned());
-        let refused = ask("shared_memory_region", region).unwrap_err();
+        let binary = ParameterChoice::BoolParam(true);
+        let refused = ask("binary_data_output", binary).unwrap_err();
         assert_eq!(refused.code, Code::Unimplemented);
     }
 

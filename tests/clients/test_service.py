@@ -85,17 +85,6 @@ def test_repository_is_loaded_and_unloaded_by_clients(add, repository):
             "identity_fp32", [given("INPUT0", array)]).get_response().model_version == "2"
 
 
-def test_calls_that_are_not_offered_say_so(client):
-    for call in [
-        client.get_system_shared_memory_status, client.get_cuda_shared_memory_status,
-        client.get_trace_settings, client.get_log_settings,
-    ]:
-        with pytest.raises(InferenceServerException) as error:
-            call()
-        assert error.value.status() == "StatusCode.UNIMPLEMENTED"
-        assert len(error.value.message().split()) > 3
-
-
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_compressed_requests_are_read(client, algorithm):
     array = numpy.ones([1, 2], numpy.float32)

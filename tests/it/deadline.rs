@@ -23,6 +23,14 @@ async fn stuck(policy: &str) -> (Repository, Node, Occupant) {
 }
 
 async fn busy(policy: &str, simulated: &str) -> (Repository, Node, Occupant) {
+    busy_with(policy, simulated, RawServer::default()).await
+}
+
+async fn busy_with(
+    policy: &str,
+    simulated: &str,
+    settings: RawServer,
+) -> (Repository, Node, Occupant) {
     let repository = Repository::new();
     let model = Simulated {
         policy,
@@ -30,7 +38,7 @@ async fn busy(policy: &str, simulated: &str) -> (Repository, Node, Occupant) {
         ..Simulated::default()
     };
     repository.simulate("m", model);
-    let node = Node::with(&repository.path(), RawServer::default()).await;
+    let node = Node::with(&repository.path(), settings).await;
     let occupant = Occupant::with_deadlines(&node, "m", BATCH).await;
     (repository, node, occupant)
 }
@@ -55,6 +63,56 @@ async fn the_timeout_parameter_ends_the_wait_while_the_executor_is_busy() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(occupant.is_there());
     until_left(&node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_stands_for_a_timeout_where_the_operator_says_so() {
+    let policy = format!("max_batch_size = {BATCH}");
+    let settings = RawServer {
+        forward_headers: vec!["timeout".to_owned()],
+        ..RawServer::default()
+    };
+    let (_repository, node, _occupant) = busy_with(&policy, "fixed_ms = 60000", settings).await;
+    let with_header = |request, microseconds: &'static str| {
+        let mut request = Request::new(request);
+        let value = microseconds.parse().unwrap();
+        request.metadata_mut().insert("timeout", value);
+        // Nobody listens to this one.
+        request
+            .metadata_mut()
+            .insert("priority", "u=1, i".parse().unwrap());
+        request
+    };
+    let mut client = node.client();
+    let asked = with_header(rows("m", 9, 1), "20000");
+    let answer = within("an answer", client.model_infer(asked)).await;
+    assert_eq!(answer.unwrap_err().code(), Code::DeadlineExceeded);
+    // The request's own goes before it: an hour would be waited for in vain.
+    let own = ParameterChoice::Int64Param(20_000);
+    let asked = with_header(
+        with_parameter(rows("m", 9, 1), "timeout", own),
+        "3600000000",
+    );
+    let answer = within("an answer", client.model_infer(asked)).await;
+    assert_eq!(answer.unwrap_err().code(), Code::DeadlineExceeded);
+    let asked = with_header(rows("m", 9, 1), "soon");
+    let answer = within("an answer", client.model_infer(asked)).await;
+    assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_says_nothing_by_itself() {
+    let repository = Repository::new();
+    repository.simulate("m", Simulated::default());
+    let node = Node::start(&repository.path()).await;
+    let mut request = Request::new(rows("m", 9, 1));
+    request
+        .metadata_mut()
+        .insert("timeout", "soon".parse().unwrap());
+    let mut client = node.client();
+    within("an answer", client.model_infer(request))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

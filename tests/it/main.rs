@@ -33,6 +33,7 @@ mod request;
 mod rest;
 mod schedule;
 mod sequence;
+mod shared_memory;
 mod sharing;
 mod shutdown;
 mod sizes;

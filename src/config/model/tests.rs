@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    DeviceChoice, Dimension, NeededResource, PaddingPolicy, SimulatedPolicy, TensorSpec,
+    DeviceChoice, Dimension, LabelPolicy, NeededResource, OutputLabels, PaddingPolicy,
+    SimulatedPolicy, TensorSpec,
 };
 use crate::tensor::Dtype;
 
@@ -61,6 +62,9 @@ runs = 0
 [warm_up.shapes]
 "input ids" = [8, 0x10]
 scalar = []
+
+[labels]
+scores = "labels/en.txt"
 
 [onnxruntime]
 optimization = "basic"
@@ -125,6 +129,11 @@ ratio = 0.5
                 },
             ],
         },
+        labels: LabelPolicy(vec![OutputLabels {
+            output: "scores".to_owned(),
+            file: PathBuf::from("labels/en.txt"),
+            labels: [].into(),
+        }]),
         backend: BackendPolicy::OnnxRuntime(OnnxRuntimePolicy {
             share_weights: Some(false),
             optimization: OptimizationLevel::Basic,
@@ -244,7 +253,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, onnxruntime, simulated, response_cache
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, labels, onnxruntime, simulated, response_cache
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000
@@ -302,4 +311,13 @@ fn padding_has_to_say_where_and_sizes_ascend() {
         read("batch_sizes = [4, 8]").unwrap().batch.max_batch_size,
         8
     );
+}
+
+#[test]
+fn label_files_stay_in_the_models_folder() {
+    for outside in ["/etc/passwd", "../labels.txt", "a/../../b", ".", ""] {
+        let told = read(&format!("[labels]\ny = {outside:?}")).unwrap_err();
+        assert!(told.contains("labels.y"), "{told}");
+        assert!(told.contains("a file in the model's folder"), "{told}");
+    }
 }

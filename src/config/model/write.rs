@@ -6,9 +6,9 @@ use toml::{Table, Value};
 
 use crate::config::sequence;
 use crate::model::{
-    BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, ModelPolicy, NeededResource,
-    OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, SimulatedPolicy, TensorSpec,
-    VersionPolicy,
+    BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, LabelPolicy, ModelPolicy,
+    NeededResource, OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, SimulatedPolicy,
+    TensorSpec, VersionPolicy,
 };
 
 /// The `model.toml` that means `policy`, with every default written out.
@@ -59,6 +59,9 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
         warm_up.insert("shapes".to_owned(), Value::Table(shapes.collect()));
     }
     put("warm_up", Value::Table(warm_up));
+    if !policy.labels.0.is_empty() {
+        put("labels", labels(&policy.labels));
+    }
     match &policy.backend {
         BackendPolicy::OnnxRuntime(options) => put("onnxruntime", onnxruntime(options)),
         BackendPolicy::Simulated(simulated) => put("simulated", self::simulated(simulated)),
@@ -84,6 +87,15 @@ fn list(values: impl Iterator<Item = Value>) -> Value {
 
 fn sizes(sizes: &[usize]) -> Value {
     list(sizes.iter().map(|size| whole(*size)))
+}
+
+fn labels(policy: &LabelPolicy) -> Value {
+    let files = policy.0.iter();
+    let files = files.map(|labels| {
+        let file = labels.file.to_string_lossy().into_owned();
+        (labels.output.clone(), Value::String(file))
+    });
+    Value::Table(files.collect())
 }
 
 fn padding(policy: &PaddingPolicy) -> Value {
@@ -262,6 +274,7 @@ mod tests {
             "[sequence]\nmax_sequences = 7\n",
             "[sequence]\nstrategy = \"oldest\"\nmax_candidate_sequences = 3\nmax_idle_ms = 2.5\nmax_state_bytes = 9\ncontrols = [{ input = \"s\", kind = \"start\", values = [-1, 1] }, { input = \"r\", kind = \"ready\" }, { input = \"e\", kind = \"end\" }, { input = \"c\", kind = \"corrid\" }]\nstates = [{ input = \"a\", output = \"b\", visible = true }, { input = \"c\", output = \"d\", shape = [0, 2], initial_file = \"f/g\" }]\n",
             "[padding]\naxes = { x = 1, y = 2 }\n",
+            "[labels]\ny = \"labels/en.txt\"\n",
             "response_cache = true\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
             "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",
         ] {

@@ -61,9 +61,17 @@ fn defaults() -> ServerConfig {
         max_stream_requests: 64,
         read_timeout: Duration::from_millis(30_000),
         cors_origins: Vec::new(),
+        forward_headers: Vec::new(),
+        shared_memory: SharedMemoryPolicy {
+            prefix: None,
+            cuda: false,
+            max_regions: 1_024,
+            max_bytes: 17_179_869_184,
+        },
         lame_duck: Duration::from_millis(5_000),
         drain_timeout: Duration::from_millis(30_000),
         io_threads: cores(),
+        log_settings: true,
         log: "info".to_owned(),
     }
 }
@@ -104,6 +112,12 @@ device_memory_bytes = 5
 unload_least_used = true
 read_timeout_ms = 100
 cors_origin = ["https://example.com:8443", "*"]
+forward_headers = ["timeout", "priority"]
+shared_memory_prefix = "/dev/shm/x-"
+cuda_shared_memory = true
+max_shared_memory_regions = 10
+max_shared_memory_bytes = 11
+log_settings = false
 lame_duck_ms = 0
 drain_timeout_ms = 8.5
 io_threads = 9
@@ -139,9 +153,17 @@ log = "debug"
         max_stream_requests: 7,
         read_timeout: Duration::from_millis(100),
         cors_origins: vec!["https://example.com:8443".to_owned(), "*".to_owned()],
+        forward_headers: vec!["timeout", "priority"],
+        shared_memory: SharedMemoryPolicy {
+            prefix: Some(PathBuf::from("/dev/shm/x-")),
+            cuda: true,
+            max_regions: 10,
+            max_bytes: 11,
+        },
         lame_duck: Duration::ZERO,
         drain_timeout: Duration::from_micros(8_500),
         io_threads: 9,
+        log_settings: false,
         log: "debug".to_owned(),
     };
     assert_eq!(resolve_with(source, &[]), Ok(expected));

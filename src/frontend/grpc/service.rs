@@ -12,12 +12,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::grpc;
 use super::stream::{Exchange, stream_infer};
 use crate::clock::Moment;
-use crate::frontend::api::{Api, not_offered};
+use crate::frontend::api::{Api, Beside};
 use crate::frontend::limits::{Held, Unpacked};
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::*;
 use crate::serving::Engine;
-use crate::wire;
+use crate::wire::{self, Parameters};
 
 /// The V2 service.
 #[derive(Clone, Debug)]
@@ -42,16 +42,19 @@ pub(super) struct Call {
     pub(super) deadline: Option<Moment>,
     /// The call's share of what is taken in at once.
     pub(super) held: Option<Arc<Held>>,
+    /// What its headers say in place of parameters.
+    forwarded: Parameters,
     /// Whether its messages may be larger than they were on the wire.
     compressed: bool,
 }
 
 impl Call {
-    fn new<T>(engine: &Engine, request: &Request<T>) -> Self {
+    fn new<T>(api: &Api, request: &Request<T>) -> Self {
         let encoding = request.metadata().get("grpc-encoding");
         Self {
-            deadline: deadline(engine, request.metadata()),
+            deadline: deadline(&api.engine, request.metadata()),
             held: request.extensions().get().cloned(),
+            forwarded: api.forwarded(request.metadata().as_ref()),
             compressed: encoding.is_some_and(|encoding| encoding != "identity"),
         }
     }
@@ -77,7 +80,13 @@ pub(super) async fn infer(
     let _unpacked = call.unpacked(&message)?;
     let asked = wire::infer_request(message)?;
     let flag = asked.final_response_flag;
-    let response = api.infer(asked, call.deadline, alone).await?;
+    let beside = Beside {
+        deadline: call.deadline,
+        forwarded: &call.forwarded,
+        held: call.held.as_ref(),
+        alone,
+    };
+    let response = api.infer(asked, beside).await?;
     Ok((wire::infer_response(response), flag))
 }
 
@@ -146,7 +155,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let call = Call::new(&self.api.engine, &request);
+        let call = Call::new(&self.api, &request);
         let alone = call.held.as_ref().is_some_and(|held| held.is_alone());
         let answered = infer(&self.api, request.into_inner(), &call, alone).await;
         answer(answered.map(|(response, _)| response))
@@ -162,7 +171,7 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let exchange = Exchange {
             api: self.api.clone(),
-            call: Call::new(&self.api.engine, &request),
+            call: Call::new(&self.api, &request),
             max_requests: self.max_stream_requests,
             ends: self.api.readiness.ends(),
         };
@@ -207,58 +216,60 @@ impl GrpcInferenceService for InferenceService {
 
     async fn system_shared_memory_status(
         &self,
-        _request: Request<SystemSharedMemoryStatusRequest>,
+        request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
-        Err(grpc(not_offered("system shared memory")))
+        answer(self.api.system_shared_memory_status(request.get_ref()))
     }
 
     async fn system_shared_memory_register(
         &self,
-        _request: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
-        Err(grpc(not_offered("system shared memory")))
+        answer(self.api.system_shared_memory_register(request.get_ref()))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _request: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
-        Err(grpc(not_offered("system shared memory")))
+        let said = self.api.system_shared_memory_unregister(request.get_ref());
+        Ok(Response::new(said))
     }
 
     async fn cuda_shared_memory_status(
         &self,
-        _request: Request<CudaSharedMemoryStatusRequest>,
+        request: Request<CudaSharedMemoryStatusRequest>,
     ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
-        Err(grpc(not_offered("CUDA shared memory")))
+        answer(self.api.cuda_shared_memory_status(request.get_ref()))
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _request: Request<CudaSharedMemoryRegisterRequest>,
+        request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
-        Err(grpc(not_offered("CUDA shared memory")))
+        answer(self.api.cuda_shared_memory_register(request.get_ref()))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
-        _request: Request<CudaSharedMemoryUnregisterRequest>,
+        request: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
-        Err(grpc(not_offered("CUDA shared memory")))
+        let said = self.api.cuda_shared_memory_unregister(request.get_ref());
+        Ok(Response::new(said))
     }
 
     async fn trace_setting(
         &self,
-        _request: Request<TraceSettingRequest>,
+        request: Request<TraceSettingRequest>,
     ) -> Result<Response<TraceSettingResponse>, Status> {
-        Err(grpc(not_offered("changing what is traced")))
+        answer(self.api.trace_setting(request.get_ref()))
     }
 
     async fn log_settings(
         &self,
-        _request: Request<LogSettingsRequest>,
+        request: Request<LogSettingsRequest>,
     ) -> Result<Response<LogSettingsResponse>, Status> {
-        Err(grpc(not_offered("changing what is logged")))
+        answer(self.api.log_settings(request.into_inner()))
     }
 }
 

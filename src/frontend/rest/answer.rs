@@ -110,7 +110,7 @@ fn unreadable() -> Status {
     Status::internal("the answer cannot be written as JSON")
 }
 
-fn json(body: Vec<u8>) -> Response {
+pub(super) fn json(body: Vec<u8>) -> Response {
     let mut answer = Response::new(Body::from(body));
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, json);

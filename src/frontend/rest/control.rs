@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use super::answer::{Refusal, document, error, field, plain};
 use super::receive::{held, receive};
 use super::{Answer, Named, Rest};
-use crate::frontend::api::not_offered;
 use crate::proto::*;
 use crate::status::Status;
 
@@ -153,7 +152,7 @@ const MOST: usize = 64 * 1024;
 
 impl Rest {
     /// Reads the JSON of a body; an empty one is as good as `{}`.
-    async fn read<T: Default + for<'de> Deserialize<'de>>(
+    pub(super) async fn read<T: Default + for<'de> Deserialize<'de>>(
         &self,
         request: Request,
     ) -> Result<T, Status> {
@@ -171,14 +170,6 @@ impl Rest {
 
 pub(super) async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
-}
-
-pub(super) async fn shared_memory() -> Refusal {
-    Refusal(not_offered("shared memory"))
-}
-
-pub(super) async fn settings() -> Refusal {
-    Refusal(not_offered("changing what is traced or logged"))
 }
 
 pub(super) async fn no_route(request: Request) -> Refusal {

@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 
 use super::receive::{HEADER_LENGTH, held, receive};
 use super::{Answer, Named, Rest};
+use crate::frontend::api::Beside;
 use crate::wire::rest::{RestAnswer, infer_request, infer_response};
 
 /// Tensors up to this size are sent with the JSON: copying them costs less than another piece.
@@ -37,7 +38,14 @@ pub(super) async fn infer(State(rest): State<Rest>, named: Named, request: Reque
     let bytes: usize = inputs.map(|input| input.tensor.data.len()).sum();
     // Those that came as JSON are in memory twice.
     held.take(bytes.saturating_sub(on_wire))?;
-    let response = rest.api.infer(asked.asked, None, held.is_alone()).await?;
+    let forwarded = rest.api.forwarded(&parts.headers);
+    let beside = Beside {
+        deadline: None,
+        forwarded: &forwarded,
+        held: Some(&held),
+        alone: held.is_alone(),
+    };
+    let response = rest.api.infer(asked.asked, beside).await?;
     Ok(written(infer_response(&response, &asked.binary)?))
 }
 

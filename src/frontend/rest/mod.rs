@@ -2,6 +2,7 @@
 
 mod answer;
 mod control;
+mod extensions;
 mod infer;
 mod receive;
 
@@ -38,7 +39,7 @@ type Answer = Result<Response, Refusal>;
 
 /// The routes, and what stands before all of them.
 pub(super) fn routes(api: Api, limits: Limits) -> Router {
-    let table = table().into_iter().chain(not_offered());
+    let table = table().into_iter().chain(extensions::table());
     table
         .fold(Router::new(), |routes, (path, methods)| {
             routes.route(path, methods)
@@ -60,7 +61,7 @@ fn infer() -> MethodRouter<Rest> {
 
 type Route = (&'static str, MethodRouter<Rest>);
 
-/// What `openapi.json` describes; a test holds the two together.
+/// With those of the extensions, what `openapi.json` describes; a test holds the two together.
 #[rustfmt::skip] // a table
 fn table() -> Vec<Route> {
     vec![
@@ -82,19 +83,6 @@ fn table() -> Vec<Route> {
         ("/v2/repository/index", post(control::repository_index)),
         ("/v2/repository/models/{model}/load", post(control::load)),
         ("/v2/repository/models/{model}/unload", post(control::unload)),
-    ]
-}
-
-/// Routes of Triton's extensions that answer with a sentence.
-fn not_offered() -> Vec<Route> {
-    let shared_memory = || get(control::shared_memory).post(control::shared_memory);
-    let settings = || get(control::settings).post(control::settings);
-    vec![
-        ("/v2/systemsharedmemory/{*rest}", shared_memory()),
-        ("/v2/cudasharedmemory/{*rest}", shared_memory()),
-        ("/v2/trace/setting", settings()),
-        ("/v2/models/{model}/trace/setting", settings()),
-        ("/v2/logging", settings()),
     ]
 }
 
@@ -142,7 +130,8 @@ mod tests {
 
     #[test]
     fn the_document_describes_the_routes() {
-        let routes = table().into_iter().map(|(path, methods)| {
+        let table = table().into_iter().chain(extensions::table());
+        let routes = table.map(|(path, methods)| {
             let methods = format!("{methods:?}");
             // What is asked by GET is answered to HEAD, too.
             let by_get = !methods.contains("get: None");

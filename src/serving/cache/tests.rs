@@ -45,6 +45,7 @@ fn outputs(bytes: usize) -> Vec<OutputTensor> {
     vec![OutputTensor {
         name: "y".into(),
         tensor: tensor(&vec![7; bytes]),
+        region: None,
     }]
 }
 

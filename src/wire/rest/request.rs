@@ -13,6 +13,7 @@ use crate::serving::{InferRequest, NamedTensor};
 use crate::status::Status;
 use crate::tensor::{Dtype, Shape, Tensor, elements};
 use crate::wire::request::{Asked, asked, dtype, refuse_parameters};
+use crate::wire::tensor_parameters::{Regions, hear_output, region};
 
 /// A request, and how its answer is to be written.
 #[derive(Debug)]
@@ -94,28 +95,51 @@ pub fn infer_request(
         outputs: Vec::new(),
         all,
     };
-    let mut outputs = Vec::new();
-    for mut output in document.outputs.unwrap_or_default() {
-        let wanted = output.parameters.take_bool("binary_data");
-        refuse_parameters(&output.parameters.0).map_err(about)?;
-        binary.outputs.push(wanted.unwrap_or(all));
-        outputs.push(output.name);
-    }
-    let request = InferRequest {
+    let mut regions = Regions::default();
+    let mut request = InferRequest {
         version: version.to_owned(),
         id: document.id.unwrap_or_default(),
-        inputs: inputs(document.inputs, tensors).map_err(about)?,
-        outputs,
+        inputs: inputs(document.inputs, tensors, &mut regions).map_err(about)?,
         ..InferRequest::default()
     };
+    let wanted = document.outputs.unwrap_or_default();
+    for (position, mut output) in wanted.into_iter().enumerate() {
+        let wanted = output.parameters.take_bool("binary_data");
+        binary.outputs.push(wanted.unwrap_or(all));
+        let parameters = &output.parameters.0;
+        hear_output(
+            position,
+            &output.name,
+            parameters,
+            &mut request,
+            &mut regions,
+        )
+        .map_err(about)?;
+        request.outputs.push(output.name);
+    }
     let mut asked = asked(request, &parameters.0).map_err(about)?;
     model.clone_into(&mut asked.request.model);
+    asked.regions = regions;
     Ok(RestAsked { asked, binary })
 }
 
-fn inputs(inputs: Vec<Input<'_>>, mut tensors: Bytes) -> Result<Vec<NamedTensor>, Status> {
-    let named = inputs.into_iter().map(|one| input(one, &mut tensors));
-    let named = named.collect::<Result<_, _>>()?;
+fn inputs(
+    inputs: Vec<Input<'_>>,
+    mut tensors: Bytes,
+    regions: &mut Regions,
+) -> Result<Vec<NamedTensor>, Status> {
+    let mut named = Vec::with_capacity(inputs.len());
+    for (position, mut one) in inputs.into_iter().enumerate() {
+        let part = region(&one.parameters.0)
+            .map_err(|wrong| wrong.about(format_args!("input {:?}", one.name)))?;
+        if let Some(part) = part {
+            regions.inputs.push((position, part));
+            named.push(shared(one)?);
+        } else {
+            let size = one.parameters.take_size("binary_data_size");
+            named.push(input(one, size, &mut tensors)?);
+        }
+    }
     if !tensors.is_empty() {
         return Err(Status::invalid(format!(
             "{} bytes are left after the last tensor; binary_data_size says how long each is",
@@ -125,9 +149,31 @@ fn inputs(inputs: Vec<Input<'_>>, mut tensors: Bytes) -> Result<Vec<NamedTensor>
     Ok(named)
 }
 
+/// One input that lies in shared memory: its contents are read from there later.
+fn shared(input: Input<'_>) -> Result<NamedTensor, Status> {
+    if input.data.is_some() {
+        return Err(Status::invalid(format!(
+            "input {:?} has data and a shared memory region; send one of them",
+            input.name
+        )));
+    }
+    refuse_parameters(&input.parameters.0)?;
+    Ok(NamedTensor {
+        tensor: Tensor {
+            dtype: dtype(&input.name, &input.datatype)?,
+            shape: Shape::new(&input.shape),
+            data: Bytes::new(),
+        },
+        name: input.name,
+    })
+}
+
 /// One input: from its JSON, or from the front of the tensors.
-fn input(mut input: Input<'_>, tensors: &mut Bytes) -> Result<NamedTensor, Status> {
-    let size = input.parameters.take_size("binary_data_size");
+fn input(
+    input: Input<'_>,
+    size: Option<usize>,
+    tensors: &mut Bytes,
+) -> Result<NamedTensor, Status> {
     refuse_parameters(&input.parameters.0)?;
     let name = input.name;
     let dtype = dtype(&name, &input.datatype)?;
@@ -270,8 +316,8 @@ mod tests {
             assert_eq!(status.code, Code::InvalidArgument);
             assert!(status.message.contains(told), "{}", status.message);
         }
-        let class = r#"{"inputs":[],"parameters":{"classification":3}}"#;
-        assert_eq!(read(class, b"").unwrap_err().code, Code::Unimplemented);
+        let size = r#"{"inputs":[],"parameters":{"binary_data_size":3}}"#;
+        assert_eq!(read(size, b"").unwrap_err().code, Code::Unimplemented);
     }
 
     proptest! {

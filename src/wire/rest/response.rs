@@ -32,14 +32,23 @@ struct Output<'a> {
     datatype: &'static str,
     shape: &'a [i64],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Size>,
+    parameters: Option<Place<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Flat<'a>>,
 }
 
+/// Where an output is, if not in its `data`.
 #[derive(Serialize)]
-struct Size {
-    binary_data_size: usize,
+#[serde(untagged)]
+enum Place<'a> {
+    Behind {
+        binary_data_size: usize,
+    },
+    Shared {
+        shared_memory_region: &'a str,
+        shared_memory_offset: u64,
+        shared_memory_byte_size: u64,
+    },
 }
 
 /// Encodes a response; fails where an output cannot be written as JSON.
@@ -48,18 +57,26 @@ pub fn infer_response(response: &InferResponse, binary: &Binary) -> Result<RestA
     let mut outputs = Vec::with_capacity(response.outputs.len());
     for (position, output) in response.outputs.iter().enumerate() {
         let tensor = &output.tensor;
-        let is_binary = binary.is(position);
+        let shared = output.region.as_deref();
+        let is_binary = shared.is_none() && binary.is(position);
         if is_binary {
             tensors.push(tensor.data.clone());
         }
+        let behind = is_binary.then(|| Place::Behind {
+            binary_data_size: tensor.data.len(),
+        });
+        let shared = shared.map(|part| Place::Shared {
+            shared_memory_region: &part.region,
+            shared_memory_offset: part.offset,
+            shared_memory_byte_size: part.bytes,
+        });
+        let parameters = shared.or(behind);
         outputs.push(Output {
             name: &output.name,
             datatype: tensor.dtype.name(),
             shape: &tensor.shape,
-            parameters: is_binary.then(|| Size {
-                binary_data_size: tensor.data.len(),
-            }),
-            data: (!is_binary).then_some(Flat(tensor)),
+            data: parameters.is_none().then_some(Flat(tensor)),
+            parameters,
         });
     }
     let document = Document {
