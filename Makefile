@@ -34,6 +34,7 @@ run: setup ## Build the server and serve the sample models
 .PHONY: models
 models: venv-models ## Make the sample and test models again
 	$(VENV_MODELS)/bin/python examples/digits/make.py
+	$(VENV_MODELS)/bin/python examples/digits/make_scaling.py
 	$(VENV_MODELS)/bin/python tests/models/make.py
 
 .PHONY: minilm

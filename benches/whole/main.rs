@@ -9,6 +9,7 @@ mod devices;
 mod direct;
 mod drive;
 mod echo;
+mod ensemble;
 mod lengths;
 mod processes;
 mod requests;
@@ -89,6 +90,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("devices") {
                 devices::measure(&mut table).await?;
+            }
+            if chosen("ensemble") {
+                ensemble::measure(&mut table).await?;
             }
             if chosen("weights") {
                 weights::measure(&mut table).await?;

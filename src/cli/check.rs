@@ -1,13 +1,16 @@
 //! `jitney check`: what a repository would serve, or everything that is wrong with it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::bail;
 
+use crate::backend::Artifact;
 use crate::config::{RawServer, write_model_policy};
-use crate::model::{Batching, VersionId};
+use crate::model::{Batching, EnsembleStep, VersionId};
+use crate::repository::ModelFolder;
 use crate::server::Machine;
-use crate::serving::{Catalog, Loader, Repository};
+use crate::serving::{Assembly, Catalog, Interface, Loader, Repository};
 
 /// Loads every version that would be served, and says how; exits with 1 if one would not.
 #[derive(Debug, clap::Args)]
@@ -24,10 +27,13 @@ impl Check {
         let machine = Machine::open(&config)?;
         let loader = machine.loader(&config, &Catalog::default());
         let names = repository.names()?;
-        let wrong = names
-            .iter()
-            .filter(|name| !sound(name, &repository, &loader))
-            .count();
+        let mut check = Checked {
+            repository: &repository,
+            loader: &loader,
+            interfaces: HashMap::new(),
+        };
+        let in_order = in_order(&names, &repository);
+        let wrong = in_order.iter().filter(|name| !check.sound(name)).count();
         if wrong > 0 {
             bail!("{wrong} of {} models would not be served", names.len());
         }
@@ -36,51 +42,91 @@ impl Check {
     }
 }
 
-/// Says how one model would be served, or what is wrong; whether nothing is.
-fn sound(name: &str, repository: &Repository, loader: &Loader) -> bool {
-    let folder = match repository.read(name) {
-        Ok(folder) => folder,
-        Err(error) => {
-            println!("{name}: WRONG\n{error}");
+/// Each after the models that it is made of.
+fn in_order(names: &[String], repository: &Repository) -> Vec<String> {
+    let mut in_order: Vec<String> = Vec::new();
+    for name in names {
+        let mut needs = repository.needs(name).unwrap_or_default();
+        needs.push(name.clone());
+        needs.retain(|need| names.contains(need) && !in_order.contains(need));
+        in_order.extend(needs);
+    }
+    in_order
+}
+
+/// What was looked at so far: ensembles are made of it.
+struct Checked<'a> {
+    repository: &'a Repository,
+    loader: &'a Loader,
+    interfaces: HashMap<String, BTreeMap<u64, Interface>>,
+}
+
+impl Checked<'_> {
+    /// Says how one model would be served, or what is wrong; whether nothing is.
+    fn sound(&mut self, name: &str) -> bool {
+        let needs = self.repository.needs(name);
+        let folder = match needs.and_then(|_| self.repository.read(name)) {
+            Ok(folder) => folder,
+            Err(error) => {
+                println!("{name}: WRONG\n{error}");
+                return false;
+            }
+        };
+        let versions = folder.policy.versions.choose(&folder.versions());
+        if versions.is_empty() {
+            println!("{name}: WRONG\n{}", folder.nothing_to_serve());
             return false;
         }
-    };
-    let versions = folder.policy.versions.choose(&folder.versions());
-    if versions.is_empty() {
-        println!("{name}: WRONG\n{}", folder.nothing_to_serve());
-        return false;
+        println!("{name}: resolved model.toml");
+        for line in write_model_policy(&folder.policy).lines() {
+            println!("  {line}");
+        }
+        let versions = versions.into_iter();
+        let wrong = versions.filter(|version| !self.sound_version(name, *version, &folder));
+        wrong.count() == 0
     }
-    println!("{name}: resolved model.toml");
-    for line in write_model_policy(&folder.policy).lines() {
-        println!("  {line}");
-    }
-    let mut all = true;
-    for version in versions {
+
+    fn sound_version(&mut self, name: &str, version: u64, folder: &ModelFolder) -> bool {
         let id = VersionId {
             model: Arc::from(name),
             version,
         };
-        match loader.inspect(&folder.artifact(id)) {
-            Ok((signature, batching)) => {
-                let batching = match batching {
-                    Batching::Rows => {
-                        format!(
-                            "batches of up to {} rows",
-                            folder.policy.batch.max_batch_size
-                        )
-                    }
-                    Batching::Alone(reason) => format!("one request at a time: {reason}"),
-                };
-                println!(
-                    "{name} version {version}: {}; {batching}",
-                    super::serve::signature(&signature)
-                );
-            }
+        let interface = match self.inspect(&folder.artifact(id)) {
+            Ok(interface) => interface,
             Err(reason) => {
                 println!("{name} version {version}: WRONG: {reason}");
-                all = false;
+                return false;
             }
-        }
+        };
+        let batching = match &interface.batching {
+            Batching::Rows => format!("batches of up to {} rows", interface.max_batch_size),
+            Batching::Alone(reason) => format!("one request at a time: {reason}"),
+        };
+        let signature = super::serve::signature(&interface.signature);
+        println!("{name} version {version}: {signature}; {batching}");
+        let known = self.interfaces.entry(name.to_owned()).or_default();
+        known.insert(version, interface);
+        true
     }
-    all
+
+    fn inspect(&self, artifact: &Artifact) -> Result<Interface, String> {
+        let Some(ensemble) = &artifact.policy.ensemble else {
+            return self.loader.inspect(artifact);
+        };
+        let assembly = Assembly::new(artifact, ensemble, |step| self.interface(step))?;
+        Ok(assembly.interface().clone())
+    }
+
+    /// What the model of a step looks like.
+    fn interface(&self, step: &EnsembleStep) -> Result<Interface, String> {
+        let versions = self.interfaces.get(&step.model);
+        let found = versions.and_then(|versions| match step.version {
+            Some(version) => versions.get(&version),
+            None => versions.last_key_value().map(|(_, newest)| newest),
+        });
+        found.cloned().ok_or_else(|| match step.version {
+            Some(version) => format!("there is no sound version {version} of the model"),
+            None => "there is no sound model of this name".to_owned(),
+        })
+    }
 }

@@ -105,10 +105,13 @@ fn describe(version: &Version) -> String {
         Batching::Alone(reason) => format!("one request at a time ({reason})"),
     };
     format!(
-        "{}: {}; {batching}; on {}",
+        "{}: {}; {batching}; {}",
         version.id,
         signature(&version.signature),
-        version.devices.join(", ")
+        match &version.policy.ensemble {
+            Some(ensemble) => format!("made of {}", ensemble.models().join(", ")),
+            None => format!("on {}", version.devices.join(", ")),
+        }
     )
 }
 

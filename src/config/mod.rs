@@ -3,6 +3,7 @@
 //! Never stops at the first mistake, and never opens a socket, a model or a device.
 
 mod device;
+mod ensemble;
 mod labels;
 mod model;
 mod padding;

@@ -10,13 +10,16 @@ use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, wh
 use jitney_settings::{Report, Table, read_document};
 
 use super::rule::{DEVICE, OptionText};
-use super::{labels, padding, resource, sequence, simulated};
+use super::{ensemble, labels, padding, resource, sequence, simulated};
 pub use write::write_model_policy;
 
 use crate::model::{
     BackendPolicy, BatchAxis, BatchPolicy, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
     OptimizationLevel, QueuePolicy, SequencePolicy, VersionPolicy, WarmUpPolicy, WarmUpShape,
 };
+
+/// Rows in one batch.
+const MOST_ROWS: usize = 65_536;
 
 const AXES: OneOf<'_, BatchAxis> = OneOf(&[
     ("auto", BatchAxis::Auto),
@@ -66,16 +69,17 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
         labels: table.section("labels", labels::read).unwrap_or_default(),
         backend: backend(table),
         response_cache: table.value("response_cache", Truth).unwrap_or_default(),
+        ensemble: ensemble::read(table),
     }
 }
 
 fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
     let default = BatchPolicy::default();
-    let size = table.value("max_batch_size", whole(1..=65_536));
+    let size = table.value("max_batch_size", whole(1..=MOST_ROWS));
     let axis = table.value("batch_axis", AXES);
     let delay = table.value("max_queue_delay_ms", milliseconds(0.0..=60_000.0));
-    let preferred = table.list("preferred_batch_sizes", whole(1..=65_536));
-    let sizes = padding::sizes(table, "batch_sizes", 65_536);
+    let preferred = table.list("preferred_batch_sizes", whole(1..=MOST_ROWS));
+    let sizes = padding::sizes(table, "batch_sizes", MOST_ROWS);
     let most = sizes.last().copied();
     if let (Some(size), Some(most)) = (size, most)
         && size > most
@@ -83,9 +87,14 @@ fn batch(table: &mut Table<'_, '_>) -> BatchPolicy {
         let message = format!("found {size}; allowed: at most the largest of batch_sizes, {most}");
         table.contradict("max_batch_size", message);
     }
+    // An ensemble takes as many rows as its models do, if it does not say fewer.
+    let unsaid = match table.written("ensemble") {
+        Some(_) => MOST_ROWS,
+        None => default.max_batch_size,
+    };
     BatchPolicy {
         axis: axis.unwrap_or(default.axis),
-        max_batch_size: size.or(most).unwrap_or(default.max_batch_size),
+        max_batch_size: size.or(most).unwrap_or(unsaid),
         max_queue_delay: delay.unwrap_or(default.max_queue_delay),
         preferred_sizes: preferred.unwrap_or(default.preferred_sizes),
         sizes,

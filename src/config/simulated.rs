@@ -45,7 +45,8 @@ fn count<'d>(table: &mut Table<'d, '_>, key: &'d str) -> u64 {
     table.value(key, whole_from(0)).unwrap_or_default()
 }
 
-fn tensors<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Vec<TensorSpec> {
+/// A list of tensors, of which no two have one name.
+pub(super) fn tensors<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Vec<TensorSpec> {
     let mut names: Vec<String> = Vec::new();
     let tensors = table.sections(key, |table| {
         let tensor = tensor(table)?;

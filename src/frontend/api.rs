@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::limits::Held;
 use super::readiness::Readiness;
 use crate::clock::Moment;
+use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::repository_index_response::ModelIndex;
 use crate::proto::*;
 use crate::serving::{Engine, InferResponse, ModelState, Reconciler, SharedMemory, Version};
@@ -186,7 +187,18 @@ impl Api {
         asked: RepositoryModelUnloadRequest,
     ) -> Result<RepositoryModelUnloadResponse, Status> {
         only_repository(&asked.repository_name)?;
-        self.reconciler.unload(&asked.model_name).await?;
+        let mut parts = false;
+        for (name, parameter) in &asked.parameters {
+            match (name.as_str(), &parameter.parameter_choice) {
+                ("unload_dependents", Some(ParameterChoice::BoolParam(value))) => parts = *value,
+                ("unload_dependents", _) => {
+                    let message = "parameter \"unload_dependents\": found another type; true or false is allowed";
+                    return Err(Status::invalid(message));
+                }
+                _ => {}
+            }
+        }
+        self.reconciler.unload(&asked.model_name, parts).await?;
         Ok(RepositoryModelUnloadResponse {})
     }
 

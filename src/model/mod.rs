@@ -2,6 +2,7 @@
 //! Uses `tensor` for element types.
 //! Never loads or runs anything.
 
+mod ensemble;
 mod id;
 mod labels;
 mod policy;
@@ -10,6 +11,7 @@ mod sequence;
 mod shared_memory;
 mod signature;
 
+pub use ensemble::{EnsemblePolicy, EnsembleStep};
 pub use id::{InvalidName, VersionId, check_name};
 pub use labels::{LabelPolicy, OutputLabels};
 pub use policy::{

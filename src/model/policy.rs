@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::NeededResource;
 use super::labels::LabelPolicy;
 use super::sequence::SequencePolicy;
+use super::{EnsemblePolicy, NeededResource};
 
 /// Everything `model.toml` decides, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -30,6 +30,8 @@ pub struct ModelPolicy {
     pub backend: BackendPolicy,
     /// Whether answers are kept and given again to whoever asks the same.
     pub response_cache: bool,
+    /// The models that it is made of; none for a model of its own, which the backend runs.
+    pub ensemble: Option<EnsemblePolicy>,
 }
 
 impl ModelPolicy {

@@ -84,6 +84,9 @@ impl ModelFolder {
             VersionPolicy::Specific(wanted) => {
                 format!("{path}: model.toml asks for versions {wanted:?}, and there are {there:?}")
             }
+            _ if self.policy.ensemble.is_some() => {
+                format!("{path}: there is no version; make the folder {path}/1, which may be empty")
+            }
             _ => format!("{path}: there is no version; put the model at {path}/1/{MODEL}"),
         }
     }

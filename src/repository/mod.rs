@@ -5,6 +5,7 @@
 mod fingerprint;
 mod folder;
 mod labels;
+mod needs;
 
 use std::fs;
 use std::io;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use fingerprint::Fingerprint;
 pub use folder::ModelFolder;
+pub use needs::MOST_NESTED;
 
 use crate::config::Report;
 use crate::model::check_name;
@@ -46,6 +48,12 @@ pub enum RepositoryError {
     /// `model.toml` is wrong.
     #[error(transparent)]
     Configuration(#[from] Report),
+    /// Ensembles that are made of each other.
+    #[error("an ensemble cannot be made of itself: {0}")]
+    Circle(String),
+    /// Ensembles of ensembles, too deep.
+    #[error("ensembles nest at most {MOST_NESTED} deep: {0}")]
+    Nested(String),
     /// A bug of ours.
     #[error("reading the repository panicked: {0}")]
     Panicked(String),

@@ -2,6 +2,8 @@
 //!
 //! Requests read a snapshot without a lock; the reconciler alone writes.
 
+mod ready;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,8 +11,10 @@ use arc_swap::ArcSwap;
 
 use super::cache::Cached;
 use super::changes::Changes;
+use super::ensemble::Ensemble;
+use super::graph::Interface;
 use super::inputs::InputCheck;
-use super::lane::Lane;
+use super::runner::Runner;
 use super::sequences::Sequences;
 use super::statistics::{Ledger, Statistics};
 use crate::model::{Batching, ModelPolicy, Signature, VersionId};
@@ -34,8 +38,9 @@ pub struct Version {
     pub devices: Vec<String>,
     /// Memory that it was found to take, by device; empty if that was not measured.
     pub memory: Vec<(String, u64)>,
-    /// Its queue.
-    pub lane: Arc<Lane>,
+    /// Models that run for one request: 1, but for ensembles.
+    pub(super) runs: usize,
+    pub(super) runner: Runner,
     pub(super) output_names: Vec<Arc<str>>,
     pub(super) check: InputCheck,
     /// Its sequences, if it is stateful.
@@ -62,9 +67,48 @@ impl Version {
                 names.push(device.clone());
             }
         }
-        let learned = self.lane.learned();
+        let learned = self.runner.learned();
         let known = names.into_iter().zip(learned);
         known.filter_map(|(device, learned)| Some((device, learned?)))
+    }
+
+    /// Requests waiting for an executor; those of an ensemble wait for its models'.
+    pub fn queued(&self) -> usize {
+        match &self.runner {
+            Runner::Lane(lane) => lane.queued(),
+            Runner::Ensemble(_) => 0,
+        }
+    }
+
+    /// Executors that can run a batch; an ensemble has none of its own.
+    pub fn executors_alive(&self) -> usize {
+        match &self.runner {
+            Runner::Lane(lane) => lane.executors_alive(),
+            Runner::Ensemble(_) => 0,
+        }
+    }
+
+    /// Its graph, if it is an ensemble.
+    pub fn ensemble(&self) -> Option<&Ensemble> {
+        match &self.runner {
+            Runner::Lane(_) => None,
+            Runner::Ensemble(ensemble) => Some(ensemble),
+        }
+    }
+
+    /// What a client sees of it.
+    pub(super) fn interface(&self) -> Interface {
+        Interface {
+            signature: self.signature.clone(),
+            batching: self.batching.clone(),
+            max_batch_size: self.max_batch_size(),
+            mask: self
+                .policy
+                .padding
+                .as_ref()
+                .and_then(|padding| padding.mask.clone()),
+            runs: self.runs,
+        }
     }
 
     /// Sequences that are going on; 0 if it is not stateful.
@@ -75,7 +119,7 @@ impl Version {
 
     /// Takes no more requests, and ends its sequences.
     fn close(&self) {
-        self.lane.close();
+        self.runner.close();
         if let Some(sequences) = &self.sequences {
             sequences.close();
         }
@@ -275,12 +319,6 @@ impl Catalog {
         self.models.load().named.keys().cloned().collect()
     }
 
-    /// Whether a request for this model, and version if it is not empty, would find an executor.
-    pub fn is_ready(&self, model: &str, version: &str) -> bool {
-        self.resolve(model, version)
-            .is_ok_and(|version| version.lane.executors_alive() > 0)
-    }
-
     /// Whom to watch to learn of changes, those of executors among them.
     pub fn changes(&self) -> &Changes {
         &self.changes
@@ -315,6 +353,7 @@ impl Catalog {
     /// Puts a version into service in place of the one of its number.
     pub(super) fn install(&self, version: Arc<Version>) {
         let id = version.id.clone();
+        let mut old = None;
         self.change(&id.model, |model| {
             model.reason.clear();
             let slot = Slot {
@@ -322,21 +361,24 @@ impl Catalog {
                 reason: String::new(),
                 version: Some(Arc::clone(&version)),
             };
-            let old = model.versions.insert(id.version, slot);
-            close(old);
+            old = model.versions.insert(id.version, slot);
         });
+        // Not before: whoever finds it closed looks again, and has to find the new one.
+        close(old);
     }
 
     /// Takes a version out of service; it finishes what it has.
     pub(super) fn retire(&self, id: &VersionId, reason: &str) {
+        let mut old = None;
         self.change(&id.model, |model| {
             let slot = Slot {
                 state: ModelState::Unavailable,
                 reason: reason.to_owned(),
                 version: None,
             };
-            close(model.versions.insert(id.version, slot));
+            old = model.versions.insert(id.version, slot);
         });
+        close(old);
     }
 
     /// Says why a model has no version.

@@ -1,11 +1,14 @@
 //! The only door: every request of every frontend comes through here.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::{Cached, Question};
 use super::catalog::{Catalog, Version};
 use super::classification::classify;
+use super::ensemble::{Bound, Ensemble};
 use super::inputs::Checked;
 use super::lane::{Refused, Seat};
 use super::request::{InferRequest, InferResponse, OutputTensor};
@@ -70,6 +73,9 @@ impl Engine {
     ) -> Result<InferResponse, Status> {
         let now = self.clock.now();
         let checked = version.check.check(request, version.max_batch_size())?;
+        if let Some(ensemble) = version.ensemble() {
+            return self.pass(ensemble, version, request, checked, now).await;
+        }
         let deadline = deadline(request, version, now);
         if let Some(sequences) = &version.sequences {
             let sequences = Arc::clone(sequences);
@@ -114,7 +120,7 @@ impl Engine {
     /// would share its failure, its deadline and its place in the queue.
     fn keep(&self, version: &Version, cached: &Cached, question: Question, answer: &InferResponse) {
         // One that was replaced had a newer one answer in its place.
-        if version.lane.is_closed() {
+        if version.runner.is_closed() {
             return;
         }
         let start = self.clock.now();
@@ -144,7 +150,7 @@ impl Engine {
         }
         .map_err(|refused| self.refusal(version, refused))?;
         let outputs = self.wait(&mut seat, now, deadline, request.alone).await?;
-        let outputs = chosen(version, &outputs, &checked.outputs);
+        let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
     }
 
@@ -180,8 +186,46 @@ impl Engine {
         let alone = request.alone && !leg.waited;
         let outputs = self.wait(&mut seat, now, deadline, alone).await?;
         let outputs = leg.finish(outputs)?;
-        let outputs = chosen(version, &outputs, &checked.outputs);
+        let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
+    }
+
+    /// Answers a request of an ensemble. Boxed, because the steps come back to this engine, and so that
+    /// requests of other models need no room for it.
+    fn pass<'a>(
+        &'a self,
+        ensemble: &'a Ensemble,
+        version: &'a Version,
+        request: &'a mut InferRequest,
+        checked: Checked,
+        now: Moment,
+    ) -> Pin<Box<dyn Future<Output = Result<InferResponse, Status>> + Send + 'a>> {
+        Box::pin(async move {
+            let _place = ensemble
+                .enter(request)
+                .map_err(|bound| out_of_bounds(version, &bound))?;
+            let default = version.policy.queue.default_priority;
+            let shared = InferRequest {
+                deadline: deadline(request, version, now),
+                priority: request.priority.or(Some(default.into())),
+                sequence: request.sequence.take(),
+                alone: request.alone,
+                nested: request.nested,
+                ..InferRequest::default()
+            };
+            let wanted = checked.outputs;
+            let run = ensemble.run(self, shared, checked.inputs, &wanted);
+            let outputs = run.await.map_err(|status| {
+                version.ledger.failed(self.clock.now() - now);
+                status.about(&version.id)
+            })?;
+            let total = self.clock.now() - now;
+            version
+                .ledger
+                .passed(checked.rows, total, wall_nanoseconds() / 1_000_000);
+            let outputs = chosen(version, wanted.into_iter().zip(outputs));
+            Ok(response(version, request, outputs))
+        })
     }
 
     async fn wait(
@@ -244,7 +288,7 @@ fn queue(
         deadline,
         level: level(priority, &version.policy.queue),
     };
-    version.lane.submit(now, item, &mut checked.inputs)
+    version.runner.submit(now, item, &mut checked.inputs)
 }
 
 /// The scheduler's level of a priority; one beyond the lowest is the lowest.
@@ -257,6 +301,17 @@ fn level(priority: Option<u64>, policy: &QueuePolicy) -> u32 {
     priority - 1
 }
 
+fn out_of_bounds(version: &Version, bound: &Bound) -> Status {
+    let id = &version.id;
+    match bound {
+        Bound::InFlight(most) => Status::exhausted(
+            format!("{id}: {most} requests are in flight (max_in_flight)"),
+            retry_after(version),
+        ),
+        Bound::Nested => Status::internal(format!("{id} is a part of itself")),
+    }
+}
+
 /// When a full queue is likely to have room: the time that its batches took so far, each.
 fn retry_after(version: &Version) -> Duration {
     let execute = version.statistics().execute;
@@ -266,18 +321,22 @@ fn retry_after(version: &Version) -> Duration {
     mean.unwrap_or_default().max(LEAST_RETRY)
 }
 
-/// The outputs wanted, with their names.
-fn chosen(version: &Version, outputs: &[Tensor], wanted: &[usize]) -> Vec<OutputTensor> {
-    let take = |position: &usize| {
-        let name = version.output_names.get(*position)?;
-        let tensor = outputs.get(*position)?;
+/// The outputs that are wanted, by their positions.
+fn wanted(outputs: &[Tensor], checked: &Checked) -> impl Iterator<Item = (usize, Tensor)> {
+    let positions = checked.outputs.iter();
+    positions.filter_map(|position| Some((*position, outputs.get(*position)?.clone())))
+}
+
+/// Outputs with their names.
+fn chosen(version: &Version, outputs: impl Iterator<Item = (usize, Tensor)>) -> Vec<OutputTensor> {
+    let named = outputs.filter_map(|(position, tensor)| {
         Some(OutputTensor {
-            name: Arc::clone(name),
-            tensor: tensor.clone(),
+            name: Arc::clone(version.output_names.get(position)?),
+            tensor,
             region: None,
         })
-    };
-    wanted.iter().filter_map(take).collect()
+    });
+    named.collect()
 }
 
 fn response(

@@ -37,7 +37,7 @@ pub(super) enum Refused {
 const MOST_DRIVEN: usize = 8;
 
 /// The queue of one loaded version.
-pub struct Lane {
+pub(super) struct Lane {
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
     /// Wakes executors that wait for work.
@@ -88,12 +88,12 @@ impl Lane {
     }
 
     /// What was learned of each group's batches; none of those that have run none.
-    pub fn learned(&self) -> Vec<Option<Learned>> {
+    pub(super) fn learned(&self) -> Vec<Option<Learned>> {
         self.lock().batcher.learned()
     }
 
     /// Requests waiting.
-    pub fn queued(&self) -> usize {
+    pub(super) fn queued(&self) -> usize {
         self.lock().batcher.len()
     }
 
@@ -103,7 +103,7 @@ impl Lane {
     }
 
     /// Executors that can run a batch.
-    pub fn executors_alive(&self) -> usize {
+    pub(super) fn executors_alive(&self) -> usize {
         self.lock().alive()
     }
 

@@ -9,12 +9,14 @@ use super::cache::{Cached, ResponseCache};
 use super::catalog::Version;
 use super::changes::Changes;
 use super::executor;
+use super::graph::Interface;
 use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::Lane;
 use super::limiter::{Limiter, Stake, TooMany};
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
+use super::runner::Runner;
 use super::sequences::Sequences;
 use super::site::{Made, Site};
 use super::stacking::Stacking;
@@ -101,6 +103,22 @@ struct Plan {
     stacking: Arc<Stacking>,
 }
 
+impl Plan {
+    fn interface(self) -> Interface {
+        let policy = self.artifact.policy;
+        Interface {
+            signature: self.signature,
+            max_batch_size: match self.batching {
+                Batching::Rows => policy.batch.max_batch_size,
+                Batching::Alone(_) => 1,
+            },
+            batching: self.batching,
+            mask: policy.padding.and_then(|padding| padding.mask),
+            runs: 1,
+        }
+    }
+}
+
 /// Kept between the end of a batch and a deadline, for slicing, waking and sending.
 const MARGIN: Duration = Duration::from_micros(200);
 
@@ -174,7 +192,7 @@ impl Loader {
     }
 
     /// What a version takes and gives, and whether it would be batched, without serving it.
-    pub fn inspect(&self, artifact: &Artifact) -> Result<(Signature, Batching), String> {
+    pub fn inspect(&self, artifact: &Artifact) -> Result<Interface, String> {
         let inspect = || -> Result<_, LoadFailure> {
             let placements = self.placer.placements(artifact, &self.budget.enter())?;
             self.stakes(&placements)?;
@@ -184,7 +202,7 @@ impl Loader {
             let weights = self.backend(&artifact.policy).load(artifact, placement)?;
             let mut executor = weights.executor()?;
             let plan = self.plan(executor.as_mut(), artifact)?;
-            Ok((plan.client().clone(), plan.batching))
+            Ok(plan.interface())
         };
         inspect().map_err(|error| error.to_string())
     }
@@ -326,7 +344,8 @@ impl Loader {
             signature: client.clone(),
             whole: signature.clone(),
             batching: batching.clone(),
-            lane: Arc::clone(&lane),
+            runs: 1,
+            runner: Runner::Lane(Arc::clone(&lane)),
         };
         // If a thread cannot be started, dropping the version closes the lane, which ends the rest.
         for number in 0..threads {

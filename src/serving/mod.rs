@@ -2,6 +2,7 @@
 //! Uses `scheduler`, `backend`, `repository`, `model` and `tensor`.
 //! Never sees a protocol: no protobuf, no JSON, no socket.
 
+mod assembly;
 mod budget;
 mod cache;
 mod catalog;
@@ -9,7 +10,9 @@ mod changes;
 mod classification;
 mod delivery;
 mod engine;
+mod ensemble;
 mod executor;
+mod graph;
 mod inputs;
 mod instance;
 mod lane;
@@ -19,6 +22,7 @@ mod padding;
 mod placing;
 mod reconcile;
 mod request;
+mod runner;
 mod sequences;
 mod shared_memory;
 mod site;
@@ -29,12 +33,15 @@ mod statistics;
 mod ticket;
 mod trial;
 mod turns;
+mod walk;
 
+pub use assembly::Assembly;
 pub use cache::{CacheUsage, ResponseCache};
 pub use catalog::{Catalog, IndexEntry, ModelState, Version};
 pub use changes::Changes;
 pub use engine::Engine;
-pub use lane::Lane;
+pub use ensemble::Ensemble;
+pub use graph::Interface;
 pub use limiter::Limiter;
 pub use loading::{Backends, Loader};
 pub use reconcile::{Control, Reconciler, Repository};

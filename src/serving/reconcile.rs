@@ -3,6 +3,8 @@
 //! A version is loaded beside the one that serves and takes its place only when it is warm; one
 //! that does not load leaves the old one serving and says why in the index.
 
+mod ensembles;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +13,15 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::budget::OverBudget;
-use super::catalog::{Catalog, IndexEntry, ModelState};
+use super::catalog::{Catalog, IndexEntry, ModelState, Version};
 use super::loading::{LoadFailure, Loader};
 use crate::backend::Artifact;
 use crate::clock::Clock;
 use crate::model::{VersionId, check_name};
 pub use crate::repository::Repository;
-use crate::repository::{Fingerprint, ModelFolder, RepositoryError};
+use crate::repository::{Fingerprint, MOST_NESTED, ModelFolder, RepositoryError};
 use crate::status::{Code, Status};
+use ensembles::Parts;
 
 /// Who decides what is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub struct Reconciler {
     loader: Arc<Loader>,
     control: Control,
     known: Mutex<HashMap<Arc<str>, Arc<AsyncMutex<Known>>>>,
+    parts: Parts,
     /// Loads that may run at once.
     places: Arc<Semaphore>,
     /// Whether a model may be unloaded to make room for another.
@@ -84,6 +88,7 @@ impl Reconciler {
             loader: Arc::new(loader),
             control,
             known: Mutex::default(),
+            parts: Parts::default(),
             places: Arc::new(Semaphore::new(load_threads.max(1))),
             unload_least_used,
             missing: Mutex::new(None),
@@ -135,14 +140,29 @@ impl Reconciler {
         let failed = |status: Status| status.about(format_args!("failed to load {model:?}"));
         self.allow("load")?;
         check_name(model).map_err(|error| failed(Status::invalid(error.to_string())))?;
-        self.bring_up(model).await.map_err(failed)
+        self.bring_up(model).await.map_err(failed)?;
+        self.follow(&[model.to_owned()]).await;
+        Ok(())
     }
 
-    /// Unloads a model because a client asks.
-    pub async fn unload(&self, model: &str) -> Result<(), Status> {
+    /// Unloads a model because a client asks, and with its `parts` the models that it is made of and no
+    /// other ensemble is.
+    pub async fn unload(&self, model: &str, parts: bool) -> Result<(), Status> {
         self.allow("unload")?;
         // A client can ask for any name; none that is unknown may cost memory.
         self.catalog.versions(model)?;
+        let mut leaving = vec![model.to_owned()];
+        while let Some(model) = leaving.pop() {
+            let served = self.catalog.versions(&model).unwrap_or_default();
+            self.take_down(&model).await;
+            if parts {
+                leaving.extend(self.parts_left(&served).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_down(&self, model: &str) {
         let known = self.known(model);
         let mut known = known.lock().await;
         self.no_longer_missing(model);
@@ -153,7 +173,6 @@ impl Reconciler {
             tracing::info!(model = %version.id, "unloaded");
         }
         self.catalog.note_model(&Arc::from(model), "unloaded");
-        Ok(())
     }
 
     /// Every model and version, those in the repository that were never loaded among them.
@@ -205,6 +224,7 @@ impl Reconciler {
                 tracing::info!(model = %entry.model, "gone from the repository");
                 self.no_longer_missing(&entry.model);
                 self.known_models().remove(&entry.model);
+                self.parts.forget(&entry.model);
                 self.catalog.forget(&entry.model);
             }
         }
@@ -214,7 +234,8 @@ impl Reconciler {
                 changed.push(name);
             }
         }
-        self.load_side_by_side(changed).await;
+        self.load_side_by_side(changed.clone()).await;
+        self.follow(&changed).await;
     }
 
     async fn changed_and_rests(&self, name: &str) -> bool {
@@ -231,12 +252,25 @@ impl Reconciler {
         rests && !tried
     }
 
-    /// Loads what the repository says of one model.
+    /// Loads what the repository says of one model, after the models that it is made of. No lock is
+    /// held while those are waited for.
     async fn bring_up(&self, model: &str) -> Result<(), Status> {
+        let needs = self.needs(model).await;
+        for part in needs.iter().flatten() {
+            self.bring_up_part(part).await;
+        }
+        self.bring_up_itself(model, needs.map(drop)).await
+    }
+
+    async fn bring_up_itself(
+        &self,
+        model: &str,
+        needs: Result<(), RepositoryError>,
+    ) -> Result<(), Status> {
         let known = self.known(model);
         let mut known = known.lock().await;
         let name: Arc<str> = Arc::from(model);
-        let result = self.reload(&name, &mut known).await;
+        let result = self.reload(&name, &mut known, needs).await;
         if let Err(status) = &result {
             tracing::error!(model, reason = status.message, "not loaded");
         } else {
@@ -245,7 +279,12 @@ impl Reconciler {
         result
     }
 
-    async fn reload(&self, name: &Arc<str>, known: &mut Known) -> Result<(), Status> {
+    async fn reload(
+        &self,
+        name: &Arc<str>,
+        known: &mut Known,
+        needs: Result<(), RepositoryError>,
+    ) -> Result<(), Status> {
         let repository = Arc::clone(&self.repository);
         let model = name.to_string();
         let folder = blocking(move || {
@@ -257,11 +296,17 @@ impl Reconciler {
             Ok((folder, fingerprint)) => {
                 known.seen = Some(fingerprint.clone());
                 known.tried = Some(fingerprint);
-                folder
+                self.parts.note(name, folder.policy.ensemble.as_ref());
+                needs.map(|()| folder)
             }
+            Err(error) => Err(error),
+        };
+        let folder = match folder {
+            Ok(folder) => folder,
             Err(RepositoryError::NoModel { .. }) if known.loaded.is_empty() => {
                 // A client can ask for any name; none of them may cost memory.
                 self.known_models().remove(name);
+                self.parts.forget(name);
                 let reason = format!("there is no model {name:?} in the repository");
                 if self.catalog.versions(name).is_ok() {
                     self.catalog.note_model(name, &reason);
@@ -295,7 +340,9 @@ impl Reconciler {
                 version: *version,
             };
             let fingerprint = folder.fingerprint(*version);
-            if known.loaded.get(version) == Some(&fingerprint) {
+            // What an ensemble is made of may have changed, and nothing is loaded for it.
+            let fixed = folder.policy.ensemble.is_none();
+            if fixed && known.loaded.get(version) == Some(&fingerprint) {
                 self.catalog.note(&id, ModelState::Ready, "");
                 continue;
             }
@@ -319,21 +366,12 @@ impl Reconciler {
     async fn load_version(&self, artifact: Artifact) -> Result<(), String> {
         let id = artifact.id.clone();
         self.catalog.note(&id, ModelState::Loading, "");
-        let loaded = loop {
-            let place = Arc::clone(&self.places).acquire_owned().await;
-            let (loader, artifact) = (Arc::clone(&self.loader), artifact.clone());
-            let loaded = spawn_blocking(move || {
-                let _place = place;
-                loader.load(&artifact)
-            })
-            .await;
-            match loaded {
-                Ok(Err(LoadFailure::Memory(over))) if self.make_room(&over, &id).await => {}
-                loaded => break loaded,
-            }
+        let loaded = match &artifact.policy.ensemble {
+            Some(ensemble) => self.put_together(&artifact, ensemble),
+            None => self.load_model(&artifact).await,
         };
         let reason = match loaded {
-            Ok(Ok(version)) => {
+            Ok(version) => {
                 tracing::info!(
                     model = %id,
                     batching = ?version.batching,
@@ -343,11 +381,31 @@ impl Reconciler {
                 self.catalog.install(Arc::new(version));
                 return Ok(());
             }
-            Ok(Err(failure)) => failure.to_string(),
-            Err(panic) => format!("loading panicked: {panic}"),
+            Err(reason) => reason,
         };
         self.catalog.note(&id, ModelState::Unavailable, &reason);
         Err(format!("{id}: {reason}"))
+    }
+
+    async fn load_model(&self, artifact: &Artifact) -> Result<Version, String> {
+        let loaded = loop {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let (loader, own) = (Arc::clone(&self.loader), artifact.clone());
+            let loaded = spawn_blocking(move || {
+                let _place = place;
+                loader.load(&own)
+            })
+            .await;
+            match loaded {
+                Ok(Err(LoadFailure::Memory(over))) if self.make_room(&over, &artifact.id).await => {
+                }
+                loaded => break loaded,
+            }
+        };
+        match loaded {
+            Ok(loaded) => loaded.map_err(|failure| failure.to_string()),
+            Err(panic) => Err(format!("loading panicked: {panic}")),
+        }
     }
 
     /// Unloads the least recently used model that has memory where it is short. False if there is

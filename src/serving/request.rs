@@ -39,6 +39,8 @@ pub struct InferRequest {
     pub sequence: Option<InSequence>,
     /// Whether no other request is being received, so that there is nobody to wait for.
     pub alone: bool,
+    /// Ensembles whose step this is, one within the other; 0 for a client's own.
+    pub nested: usize,
 }
 
 /// Where a request stands in its sequence.

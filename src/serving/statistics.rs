@@ -110,6 +110,16 @@ impl Ledger {
         }
     }
 
+    /// Adds a request of an ensemble that succeeded: a batch of its own, whose time is all its models'.
+    pub(super) fn passed(&self, rows: usize, total: Duration, wall_milliseconds: u64) {
+        let timing = Timing {
+            execute: total,
+            ..Timing::default()
+        };
+        self.ran(rows, (rows, rows), timing, wall_milliseconds);
+        self.succeeded(std::iter::once((total, timing)));
+    }
+
     pub(super) fn failed(&self, total: Duration) {
         self.lock().failure.add(total);
     }

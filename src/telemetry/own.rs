@@ -46,14 +46,14 @@ pub(super) static METRICS: &[Told] = &[
         "jitney_queued_requests",
         VERSION,
         "Requests waiting",
-        |snapshot, family| family.each(snapshot, |version, _| version.lane.queued() as f64),
+        |snapshot, family| family.each(snapshot, |version, _| version.queued() as f64),
     ),
     gauge(
         "jitney_executors_alive",
         VERSION,
         "Executors that can run a batch",
         |snapshot, family| {
-            family.each(snapshot, |version, _| version.lane.executors_alive() as f64);
+            family.each(snapshot, |version, _| version.executors_alive() as f64);
         },
     ),
     gauge(

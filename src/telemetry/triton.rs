@@ -73,7 +73,7 @@ pub(super) static METRICS: &[Told] = &[
         "nv_inference_pending_request_count",
         VERSION,
         "Requests waiting",
-        |snapshot, family| family.each(snapshot, |version, _| version.lane.queued() as f64),
+        |snapshot, family| family.each(snapshot, |version, _| version.queued() as f64),
     ),
     counter(
         "nv_cache_num_hits_per_model",

@@ -4,21 +4,40 @@ mod sequence;
 
 use std::time::Duration;
 
-use crate::model::{BackendPolicy, Batching, ModelPolicy, QueuePolicy, TensorSpec, VersionPolicy};
+use crate::model::{
+    BackendPolicy, Batching, EnsemblePolicy, ModelPolicy, QueuePolicy, TensorSpec, VersionPolicy,
+};
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_instance_group::Kind;
 use crate::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::proto::{
-    DataType, ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
-    ModelQueuePolicy, ModelResponseCache, ModelVersionPolicy,
+    DataType, ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInput, ModelInstanceGroup,
+    ModelOutput, ModelQueuePolicy, ModelResponseCache, ModelVersionPolicy, model_ensembling,
 };
 use crate::serving::Version;
 use crate::tensor::Dtype;
 
+/// The version of a step that names none.
+const NEWEST: i64 = -1;
+
 /// The protocol's name for what runs the model.
 pub(super) fn platform(policy: &ModelPolicy) -> &'static str {
+    if policy.ensemble.is_some() {
+        return "ensemble";
+    }
     match policy.backend {
         BackendPolicy::OnnxRuntime(_) => "onnxruntime_onnx",
+        BackendPolicy::Simulated(_) => "simulated",
+    }
+}
+
+/// The protocol's name for the backend; an ensemble has none.
+fn backend(policy: &ModelPolicy) -> &'static str {
+    if policy.ensemble.is_some() {
+        return "";
+    }
+    match policy.backend {
+        BackendPolicy::OnnxRuntime(_) => "onnxruntime",
         BackendPolicy::Simulated(_) => "simulated",
     }
 }
@@ -49,16 +68,16 @@ pub fn model_config(version: &Version) -> ModelConfig {
     ModelConfig {
         name: version.id.model.to_string(),
         platform: platform(policy).to_owned(),
-        backend: match policy.backend {
-            BackendPolicy::OnnxRuntime(_) => "onnxruntime".to_owned(),
-            BackendPolicy::Simulated(_) => "simulated".to_owned(),
-        },
+        backend: backend(policy).to_owned(),
         version_policy: Some(version_policy(&policy.versions)),
         max_batch_size: i32::try_from(rows).unwrap_or(i32::MAX),
         input: inputs.collect(),
         output: outputs.collect(),
         instance_group: instance_groups(version),
-        default_model_filename: "model.onnx".to_owned(),
+        default_model_filename: match policy.ensemble {
+            Some(_) => String::new(),
+            None => "model.onnx".to_owned(),
+        },
         scheduling_choice: scheduling(version),
         response_cache: Some(ModelResponseCache {
             enable: policy.response_cache,
@@ -81,14 +100,17 @@ pub(super) fn dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
 }
 
 fn scheduling(version: &Version) -> Option<SchedulingChoice> {
-    if let Some(policy) = &version.policy.sequence {
-        let batching = sequence::batching(version, policy);
+    let policy = &version.policy;
+    if let Some(ensemble) = &policy.ensemble {
+        return Some(SchedulingChoice::EnsembleScheduling(ensembling(ensemble)));
+    }
+    if let Some(sequence) = &policy.sequence {
+        let batching = sequence::batching(version, sequence);
         return Some(SchedulingChoice::SequenceBatching(batching));
     }
     let Batching::Rows = version.batching else {
         return None;
     };
-    let policy = &version.policy;
     let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let preferred = policy.batch.preferred_sizes.iter();
     Some(SchedulingChoice::DynamicBatching(ModelDynamicBatching {
@@ -105,6 +127,23 @@ fn scheduling(version: &Version) -> Option<SchedulingChoice> {
         }),
         ..ModelDynamicBatching::default()
     }))
+}
+
+fn ensembling(policy: &EnsemblePolicy) -> ModelEnsembling {
+    let map = |names: &[(String, String)]| names.iter().cloned().collect();
+    let steps = policy.steps.iter().map(|step| model_ensembling::Step {
+        model_name: step.model.clone(),
+        model_version: step
+            .version
+            .map_or(NEWEST, |version| i64::try_from(version).unwrap_or(i64::MAX)),
+        input_map: map(&step.inputs),
+        output_map: map(&step.outputs),
+        ..model_ensembling::Step::default()
+    });
+    ModelEnsembling {
+        step: steps.collect(),
+        max_inflight_requests: u32::try_from(policy.max_in_flight).unwrap_or(u32::MAX),
+    }
 }
 
 fn version_policy(policy: &VersionPolicy) -> ModelVersionPolicy {

@@ -129,7 +129,7 @@ async fn every_instance_on_every_device_gets_work() {
         answers.spawn(infer(node.client(), rows("m", seed, 1)));
     }
     // Nine requests that each take a minute: eight run, one waits.
-    let eight = || version.lane.queued() == 1;
+    let eight = || version.queued() == 1;
     until("eight of nine have left the queue", eight).await;
     assert!(answers.try_join_next().is_none());
 }

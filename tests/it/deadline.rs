@@ -45,10 +45,7 @@ async fn busy_with(
 
 async fn until_left(node: &Node) {
     let version = node.version("m");
-    until("the request leaves the queue", || {
-        version.lane.queued() == 1
-    })
-    .await;
+    until("the request leaves the queue", || version.queued() == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,12 +169,9 @@ async fn rows_of_those_who_went_away_are_never_run() {
     let stays = enqueue(&node, [rows("m", 7, 2)]).await;
     let goes = tokio::spawn(infer(node.client(), rows("m", 8, 3)));
     let version = node.version("m");
-    until("the other waits too", || version.lane.queued() == 3).await;
+    until("the other waits too", || version.queued() == 3).await;
     goes.abort();
-    until("who went away leaves the queue", || {
-        version.lane.queued() == 2
-    })
-    .await;
+    until("who went away leaves the queue", || version.queued() == 2).await;
     let late = with_parameter(
         rows("m", 9, 1),
         "timeout",

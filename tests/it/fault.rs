@@ -141,10 +141,10 @@ async fn what_a_lost_device_had_is_run_by_another() {
     std::fs::write(&one, "").unwrap();
     occupant.leaves().await;
     assert_eq!(node.statistics("m").await.inference_count, 3);
-    assert_eq!(version.lane.executors_alive(), 1);
+    assert_eq!(version.executors_alive(), 1);
     assert!(node.is_ready("m", "").await);
     std::fs::remove_file(&one).unwrap();
-    let back = || async { version.lane.executors_alive() == 2 };
+    let back = || async { version.executors_alive() == 2 };
     node.changes_until("the device is back", back).await;
 }
 

@@ -38,7 +38,7 @@ async fn with_twice_the_priority_half_the_chances() {
     let node = node(&repository, &["slots:1"]).await;
     let _flood = send(&node, "first", 600);
     let first = node.version("first");
-    until("the first model is flooded", || first.lane.queued() > 300).await;
+    until("the first model is flooded", || first.queued() > 300).await;
     let second = send(&node, "second", 50);
     let before = node.statistics("first").await.execution_count;
     for (sent, answer) in second.join_all().await {

@@ -15,6 +15,7 @@ mod alignment;
 mod batch;
 mod cache;
 mod deadline;
+mod ensemble;
 mod fault;
 mod http;
 mod limits;

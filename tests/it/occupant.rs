@@ -52,11 +52,7 @@ impl Occupant {
         }
         let mut steady = 0;
         until("the executor is busy", || {
-            steady = if version.lane.queued() == 1 {
-                steady + 1
-            } else {
-                0
-            };
+            steady = if version.queued() == 1 { steady + 1 } else { 0 };
             steady == STEADY
         })
         .await;
@@ -93,6 +89,6 @@ pub(crate) async fn enqueue(
     }
     let version = node.version(&model);
     let queued = waiting.len() + 1;
-    until("the requests wait", || version.lane.queued() == queued).await;
+    until("the requests wait", || version.queued() == queued).await;
     waiting
 }

@@ -211,7 +211,7 @@ async fn bytes_in_flight_are_shared_by_both_protocols() {
     waiting
         .send(post(INFER, &["content-encoding: gzip"], &body))
         .await;
-    until("the request waits", || version.lane.queued() == 2).await;
+    until("the request waits", || version.queued() == 2).await;
     let answer = wire(&node).await.ask(post(INFER, &[], &json)).await;
     assert_eq!(
         (answer.status, answer.header("retry-after")),
@@ -305,9 +305,9 @@ async fn a_client_that_goes_away_gives_back_what_it_took() {
     // While it waits for its answer.
     let mut waiting = wire(&node).await;
     waiting.send(post(INFER, &[], row(&[1.0]))).await;
-    until("the request waits", || version.lane.queued() == 2).await;
+    until("the request waits", || version.queued() == 2).await;
     drop(waiting);
-    until("the request leaves", || version.lane.queued() == 1).await;
+    until("the request leaves", || version.queued() == 1).await;
     // In the middle of its body.
     let mut cut_off = wire(&node).await;
     cut_off.send(head(INFER, &["content-length: 100"])).await;

@@ -41,7 +41,7 @@ pub(crate) fn send(node: &Node, model: &str, requests: usize) -> Waiting {
 async fn run_beside_fifty(node: &Node) -> u64 {
     let _flood = send(node, "busy", 600);
     let busy = node.version("busy");
-    until("the busy model is flooded", || busy.lane.queued() > 500).await;
+    until("the busy model is flooded", || busy.queued() > 500).await;
     let quiet = send(node, "quiet", 50);
     let before = node.statistics("busy").await.execution_count;
     for (sent, answer) in quiet.join_all().await {

@@ -106,7 +106,7 @@ async fn a_request_in_a_stream_is_answered_before_the_stream_ends() {
     let occupant = Occupant::of(&node, "slow", 2).await;
     stream.send(rows("slow", 5, 1)).await;
     let version = node.version("slow");
-    until("the request waits", || version.lane.queued() == 2).await;
+    until("the request waits", || version.queued() == 2).await;
     let running = Running::new(node.server);
     running.stop();
     let answer = stream.answer().await.unwrap().unwrap();
@@ -162,7 +162,7 @@ async fn rest_is_told_and_answered_before_its_connections_close() {
     let mut busy = Wire::to(address).await;
     busy.send(post("/v2/models/slow/infer", &[], row(&[1.0])))
         .await;
-    until("the request waits", || version.lane.queued() == 2).await;
+    until("the request waits", || version.queued() == 2).await;
     let running = Running::new(node.server);
 
     running.stop();

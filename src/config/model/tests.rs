@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    DeviceChoice, Dimension, LabelPolicy, NeededResource, OutputLabels, PaddingPolicy,
-    SimulatedPolicy, TensorSpec,
+    DeviceChoice, Dimension, EnsemblePolicy, EnsembleStep, LabelPolicy, NeededResource,
+    OutputLabels, PaddingPolicy, SimulatedPolicy, TensorSpec,
 };
 use crate::tensor::Dtype;
 
@@ -145,6 +145,7 @@ ratio = 0.5
             tensorrt: Some(pairs(&[("ratio", "0.5"), ("trt_fp16_enable", "1")])),
         }),
         response_cache: true,
+        ensemble: None,
     };
     assert_eq!(read(source), Ok(expected));
 }
@@ -253,7 +254,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, labels, onnxruntime, simulated, response_cache
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, labels, onnxruntime, simulated, response_cache, ensemble
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000
@@ -320,4 +321,81 @@ fn label_files_stay_in_the_models_folder() {
         assert!(told.contains("labels.y"), "{told}");
         assert!(told.contains("a file in the model's folder"), "{told}");
     }
+}
+
+#[test]
+fn an_ensemble_names_models_and_tensors() {
+    let source = r#"
+[ensemble]
+inputs = [{ name = "photo", dtype = "UINT8", shape = [-1, 8] }]
+outputs = [{ name = "label", dtype = "INT64", shape = [-1] }]
+[[ensemble.steps]]
+model = "scale"
+version = 2
+inputs = { x = "photo" }
+outputs = { y = "image" }
+[[ensemble.steps]]
+model = "digits"
+inputs = { image = "image" }
+outputs = { label = "label" }
+"#;
+    let spec = |name: &str, dtype, dimensions| TensorSpec {
+        name: name.to_owned(),
+        dtype,
+        dimensions,
+    };
+    let rows = || Dimension::varying("");
+    let step = |model: &str, version, inputs, outputs| EnsembleStep {
+        model: model.to_owned(),
+        version,
+        inputs: pairs(&[inputs]),
+        outputs: pairs(&[outputs]),
+    };
+    let expected = EnsemblePolicy {
+        inputs: vec![spec(
+            "photo",
+            Dtype::Uint8,
+            vec![rows(), Dimension::fixed(8)],
+        )],
+        outputs: vec![spec("label", Dtype::Int64, vec![rows()])],
+        steps: vec![
+            step("scale", Some(2), ("x", "photo"), ("y", "image")),
+            step("digits", None, ("image", "image"), ("label", "label")),
+        ],
+        max_in_flight: 1024,
+    };
+    let policy = read(source).unwrap();
+    assert_eq!(policy.ensemble, Some(expected));
+    // As many rows as its models take.
+    assert_eq!(policy.batch.max_batch_size, 65_536);
+}
+
+#[test]
+fn an_ensemble_has_no_queue_of_its_own() {
+    let source = r#"weight = 2
+[ensemble]
+inputs = []
+outputs = []
+max_in_flight = 0
+[[ensemble.steps]]
+model = "../x"
+outputs = { y = 1 }
+[warm_up]
+runs = 1
+"#;
+    let expected = r#"m/model.toml:5: ensemble.max_in_flight: found 0; allowed: a whole number, 1 to 1000000
+m/model.toml:7: ensemble.steps[0].model: found "../x"; allowed: a model's name: 1 to 255 letters, digits, '.', '_' or '-', not starting with '.'
+m/model.toml:6: ensemble.steps[0].inputs: missing; say which tensor each input of the model takes, such as { x = "image" }
+m/model.toml:8: ensemble.steps[0].outputs.y: found 1; allowed: text that is not empty
+m/model.toml:9: warm_up: contradicts ensemble: this belongs to the models that it is made of
+m/model.toml:1: weight: contradicts ensemble: this belongs to the models that it is made of"#;
+    let mut told: Vec<String> = read(source)
+        .unwrap_err()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let mut expected: Vec<&str> = expected.lines().collect();
+    told.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
 }

@@ -6,9 +6,9 @@ use toml::{Table, Value};
 
 use crate::config::sequence;
 use crate::model::{
-    BackendPolicy, BatchAxis, DeviceChoice, InstanceGroup, LabelPolicy, ModelPolicy,
-    NeededResource, OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, SimulatedPolicy,
-    TensorSpec, VersionPolicy,
+    BackendPolicy, BatchAxis, DeviceChoice, EnsemblePolicy, EnsembleStep, InstanceGroup,
+    LabelPolicy, ModelPolicy, NeededResource, OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy,
+    SimulatedPolicy, TensorSpec, VersionPolicy,
 };
 
 /// The `model.toml` that means `policy`, with every default written out.
@@ -17,6 +17,23 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
     let mut put = |key: &str, value: Value| drop(table.insert(key.to_owned(), value));
     put("max_batch_size", whole(policy.batch.max_batch_size));
     put("batch_axis", axis(policy.batch.axis).into());
+    put(
+        "default_priority",
+        whole(policy.queue.default_priority as usize),
+    );
+    if let Some(deadline) = policy.queue.default_deadline {
+        put("default_deadline_ms", milliseconds(deadline));
+    }
+    put("versions", versions(&policy.versions));
+    match &policy.ensemble {
+        Some(policy) => put("ensemble", ensemble(policy)),
+        None => write_lane(policy, put),
+    }
+    table.to_string()
+}
+
+/// What only a model has that is run by itself: its queue, and what runs it.
+fn write_lane(policy: &ModelPolicy, mut put: impl FnMut(&str, Value)) {
     put(
         "max_queue_delay_ms",
         milliseconds(policy.batch.max_queue_delay),
@@ -36,17 +53,9 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
     if let Some(policy) = &policy.sequence {
         put("sequence", sequence::write(policy));
     }
-    put(
-        "default_priority",
-        whole(policy.queue.default_priority as usize),
-    );
     put("weight", whole(policy.queue.weight as usize));
     put("max_queue_size", whole(policy.queue.max_queue_size));
-    if let Some(deadline) = policy.queue.default_deadline {
-        put("default_deadline_ms", milliseconds(deadline));
-    }
     put("response_cache", policy.response_cache.into());
-    put("versions", versions(&policy.versions));
     if !policy.instances.is_empty() {
         put("instances", list(policy.instances.iter().map(instance)));
     }
@@ -66,7 +75,6 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
         BackendPolicy::OnnxRuntime(options) => put("onnxruntime", onnxruntime(options)),
         BackendPolicy::Simulated(simulated) => put("simulated", self::simulated(simulated)),
     }
-    table.to_string()
 }
 
 fn whole(number: usize) -> Value {
@@ -210,6 +218,30 @@ fn options(entries: &[(String, String)]) -> Value {
     Value::Table(entries.map(|(key, value)| (key, value.into())).collect())
 }
 
+fn ensemble(policy: &EnsemblePolicy) -> Value {
+    Value::Table(Table::from_iter([
+        ("max_in_flight".to_owned(), whole(policy.max_in_flight)),
+        ("inputs".to_owned(), list(policy.inputs.iter().map(tensor))),
+        (
+            "outputs".to_owned(),
+            list(policy.outputs.iter().map(tensor)),
+        ),
+        ("steps".to_owned(), list(policy.steps.iter().map(step))),
+    ]))
+}
+
+fn step(step: &EnsembleStep) -> Value {
+    let mut table = Table::from_iter([
+        ("model".to_owned(), step.model.as_str().into()),
+        ("inputs".to_owned(), options(&step.inputs)),
+        ("outputs".to_owned(), options(&step.outputs)),
+    ]);
+    if let Some(version) = step.version {
+        table.insert("version".to_owned(), bytes(version));
+    }
+    Value::Table(table)
+}
+
 fn simulated(policy: &SimulatedPolicy) -> Value {
     let mut table = Table::from_iter([
         ("inputs".to_owned(), list(policy.inputs.iter().map(tensor))),
@@ -270,6 +302,7 @@ mod tests {
     fn what_is_written_means_the_same() {
         for source in [
             "",
+            "max_batch_size = 9\ndefault_priority = 2\n[ensemble]\nmax_in_flight = 7\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"z\", dtype = \"INT8\", shape = [-1] }]\n[[ensemble.steps]]\nmodel = \"m\"\nversion = 3\ninputs = { a = \"x\" }\noutputs = { b = \"y\" }\n[[ensemble.steps]]\nmodel = \"n\"\ninputs = { a = \"y\" }\noutputs = { b = \"z\" }\n",
             "batch_sizes = [2, 8]\n[padding]\ndimension = \"sequence\"\nvalues = { x = -1.5 }\nmask = \"m\"\nlengths = [8, 64]\nmax_batch_tokens = 512\n",
             "[sequence]\nmax_sequences = 7\n",
             "[sequence]\nstrategy = \"oldest\"\nmax_candidate_sequences = 3\nmax_idle_ms = 2.5\nmax_state_bytes = 9\ncontrols = [{ input = \"s\", kind = \"start\", values = [-1, 1] }, { input = \"r\", kind = \"ready\" }, { input = \"e\", kind = \"end\" }, { input = \"c\", kind = \"corrid\" }]\nstates = [{ input = \"a\", output = \"b\", visible = true }, { input = \"c\", output = \"d\", shape = [0, 2], initial_file = \"f/g\" }]\n",

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::answer::{Refusal, document, error, field, plain};
 use super::receive::{held, receive};
 use super::{Answer, Named, Rest};
+use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::*;
 use crate::status::Status;
 
@@ -120,8 +121,14 @@ impl Change {
     fn into_parameters(self) -> HashMap<String, ModelRepositoryParameter> {
         let names = self.parameters.into_iter();
         names
-            .map(|(name, _)| (name, ModelRepositoryParameter::default()))
+            .map(|(name, value)| (name, parameter(&value)))
             .collect()
+    }
+}
+
+fn parameter(value: &Value) -> ModelRepositoryParameter {
+    ModelRepositoryParameter {
+        parameter_choice: value.as_bool().map(ParameterChoice::BoolParam),
     }
 }
 
