@@ -13,10 +13,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::backend::ort::{Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, MonotonicClock};
-use crate::config::{ModelControl, ServerConfig};
+use crate::config::{Location, ModelControl, ServerConfig};
 use crate::device::{Inventory, Unavailable};
 use crate::frontend::{Api, Frontend, Limits, Origins, Protocols, Readiness};
-use crate::repository::RepositoryError;
+use crate::repository::{RemoteSettings, RepositoryError};
 use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
@@ -152,7 +152,7 @@ impl Server {
     /// Binds first, so that probes are answered while models load.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let machine = Machine::open(&config)?;
-        let repository = Repository::open(&config.repository)?;
+        let repository = repository(&config, &machine.clock)?;
         let catalog = Arc::new(Catalog::default());
         let responses = ResponseCache::new(config.response_cache_bytes);
         let engine = Engine::new(Arc::clone(&catalog), Arc::clone(&machine.clock));
@@ -302,6 +302,23 @@ impl Server {
     }
 }
 
+/// The repository that `config` names, in a folder or a store.
+pub fn repository(
+    config: &ServerConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<Repository, RepositoryError> {
+    let settings = RemoteSettings {
+        cache_dir: config.cache_dir.clone(),
+        cache_bytes: config.cache_bytes,
+        rest: config.repository_rest,
+        max_objects: config.max_repository_objects,
+    };
+    match &config.repository {
+        Location::Folder(root) => Repository::open(root),
+        Location::Store(url) => Repository::open_store(url, settings, Arc::clone(clock)),
+    }
+}
+
 /// Every port, and what is served there. Those of one address are one.
 async fn bind(config: &ServerConfig) -> Result<Vec<(TcpListener, Protocols)>, StartError> {
     let mut ports: Vec<(&str, SocketAddr, Protocols)> = Vec::new();
@@ -345,10 +362,11 @@ async fn reconcile(
     config: ServerConfig,
     done: watch::Sender<bool>,
 ) {
-    reconciler.start(&config.load_models).await;
+    let interval = config.watch_interval;
+    reconciler.start(&config.load_models, interval).await;
     done.send_replace(true);
     if config.model_control == ModelControl::Watch {
-        reconciler.watch(clock, config.watch_interval).await;
+        reconciler.watch(clock, interval).await;
     }
 }
 

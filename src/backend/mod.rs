@@ -5,6 +5,7 @@
 pub mod ort;
 pub mod simulated;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub struct Artifact {
     pub file: PathBuf,
     /// How the model is to be served.
     pub policy: ModelPolicy,
+    /// Keeps the folder where it is, if that is a cache.
+    pub lease: Option<Arc<File>>,
 }
 
 /// Where one instance goes.

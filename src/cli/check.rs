@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::bail;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::backend::Artifact;
+use crate::clock::{Clock, MonotonicClock};
 use crate::config::{RawServer, write_model_policy};
 use crate::model::{Batching, EnsembleStep, VersionId};
 use crate::repository::ModelFolder;
-use crate::server::Machine;
+use crate::server::{Machine, repository};
 use crate::serving::{Assembly, Catalog, Interface, Loader, Repository};
 
 /// Loads every version that would be served, and says how; exits with 1 if one would not.
@@ -23,12 +25,24 @@ impl Check {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.raw.resolve()?;
         super::log(&config.log)?;
-        let repository = Repository::open(&config.repository)?;
+        let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+        let repository = repository(&config, &clock)?;
         let machine = Machine::open(&config)?;
         let loader = machine.loader(&config, &Catalog::default());
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            repository.look().await?;
+            repository.first_look(config.watch_interval).await;
+            anyhow::Ok(())
+        })?;
         let names = repository.names()?;
+        for name in &names {
+            // Whoever is looked at next says what is wrong with it.
+            let _ = runtime.block_on(repository.bring(name));
+        }
         let mut check = Checked {
             repository: &repository,
+            runtime: &runtime,
             loader: &loader,
             interfaces: HashMap::new(),
         };
@@ -57,6 +71,7 @@ fn in_order(names: &[String], repository: &Repository) -> Vec<String> {
 /// What was looked at so far: ensembles are made of it.
 struct Checked<'a> {
     repository: &'a Repository,
+    runtime: &'a Runtime,
     loader: &'a Loader,
     interfaces: HashMap<String, BTreeMap<u64, Interface>>,
 }
@@ -64,7 +79,8 @@ struct Checked<'a> {
 impl Checked<'_> {
     /// Says how one model would be served, or what is wrong; whether nothing is.
     fn sound(&mut self, name: &str) -> bool {
-        let needs = self.repository.needs(name);
+        let brought = self.runtime.block_on(self.repository.bring(name));
+        let needs = brought.and_then(|()| self.repository.needs(name));
         let folder = match needs.and_then(|_| self.repository.read(name)) {
             Ok(folder) => folder,
             Err(error) => {

@@ -5,6 +5,7 @@
 mod device;
 mod ensemble;
 mod labels;
+mod location;
 mod model;
 mod padding;
 mod raw;
@@ -17,6 +18,7 @@ mod simulated;
 
 pub use device::{UnknownDevice, parse_device};
 pub use jitney_settings::{Problem, Report};
+pub use location::Location;
 pub use model::{read_model_policy, write_model_policy};
 pub use raw::RawServer;
 pub use server::{ModelControl, ServerConfig};

@@ -6,11 +6,37 @@ use std::path::PathBuf;
 /// What was typed: the flags of `jitney serve`, and the environment where a flag is absent.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct RawServer {
-    /// Folder of models: PATH/MODEL/VERSION/model.onnx, such as models/digits/1/model.onnx.
+    /// Folder or URL of models: PATH/MODEL/VERSION/model.onnx, such as models/digits/1/model.onnx.
     ///
-    /// A model's folder may also hold a model.toml that says how it is served.
+    /// A model's folder may also hold a model.toml that says how it is served. URLs are s3://, gs://,
+    /// az://, http://, https:// (WebDAV) and file://; credentials come from AWS_*, GOOGLE_*, AZURE_*.
     #[arg(value_name = "PATH", env = "JITNEY_REPOSITORY")]
     pub repository: Option<PathBuf>,
+
+    /// Folder where models of a URL are kept [default: ~/.cache/jitney]
+    ///
+    /// It survives restarts, and servers may share it. $XDG_CACHE_HOME goes before ~/.cache.
+    #[arg(long, value_name = "PATH", env = "JITNEY_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Bytes that the cache may hold, at least 1 [default: 10737418240, 10 GiB]
+    ///
+    /// What is not served goes when room is needed, the longest unused first. A model that does not
+    /// fit beside what is served is not taken.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_CACHE_BYTES")]
+    pub cache_bytes: Option<String>,
+
+    /// Milliseconds that a version in a store rests before it is taken, 0 to 3600000 [default: 5000]
+    ///
+    /// Its objects have to be the same in two looks that are at least so far apart.
+    #[arg(long, value_name = "MS", env = "JITNEY_REPOSITORY_REST_MS")]
+    pub repository_rest_ms: Option<String>,
+
+    /// Objects that a store may list, 1 to 10000000 [default: 100000]
+    ///
+    /// If there are more, nothing changes and the log says so.
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_REPOSITORY_OBJECTS")]
+    pub max_repository_objects: Option<String>,
 
     /// TOML file with settings; a flag or environment variable goes before it.
     ///

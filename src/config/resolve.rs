@@ -10,10 +10,11 @@ use std::time::Duration;
 use jitney_settings::rule::{ADDRESS, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from};
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
+use super::location::{Location, Place};
 use super::raw::RawServer;
 use super::resource::OFFERED;
 use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
-use super::server::{ModelControl, ServerConfig, find_onnxruntime};
+use super::server::{ModelControl, ServerConfig, find_cache_dir, find_onnxruntime};
 use crate::model::{DeviceChoice, SharedMemoryPolicy};
 
 const MIB: usize = 1 << 20;
@@ -52,6 +53,25 @@ impl RawServer {
         let mut s = Settings(table);
         let config = ServerConfig {
             repository: s.repository(self.repository),
+            cache_dir: s.cache_dir(self.cache_dir),
+            cache_bytes: s.one(
+                "cache_bytes",
+                self.cache_bytes,
+                whole_from(1),
+                10 * GIB as u64,
+            ),
+            repository_rest: s.time(
+                "repository_rest_ms",
+                self.repository_rest_ms,
+                0.0,
+                5 * second,
+            ),
+            max_repository_objects: s.count(
+                "max_repository_objects",
+                self.max_repository_objects,
+                1..=10_000_000,
+                100_000,
+            ),
             grpc_address: s.one("grpc_address", self.grpc_address, ADDRESS, loopback(8001)),
             http_address: s.one(
                 "http_address",
@@ -211,15 +231,30 @@ impl<'d> Settings<'_, 'd, '_> {
         self.one(key, typed, milliseconds(low..=3_600_000.0), default)
     }
 
-    fn repository(&mut self, typed: Option<PathBuf>) -> PathBuf {
-        let filed = self.0.value("repository", Text).map(PathBuf::from);
-        let path = typed.or(filed);
-        if path.is_none() && self.0.lacks("repository") {
-            let message = "missing; say which folder holds the models".to_owned();
-            self.0
-                .note(Problem::loose("PATH or JITNEY_REPOSITORY", message));
-        }
-        path.unwrap_or_default()
+    fn repository(&mut self, typed: Option<PathBuf>) -> Location {
+        const NAME: &str = "PATH or JITNEY_REPOSITORY";
+        let filed = self.0.value("repository", Place);
+        let Some(typed) = typed else {
+            if filed.is_none() && self.0.lacks("repository") {
+                let message = "missing; say which folder or URL holds the models".to_owned();
+                self.0.note(Problem::loose(NAME, message));
+            }
+            return filed.unwrap_or_default();
+        };
+        // What is not text is no URL.
+        let Some(text) = typed.to_str() else {
+            return Location::Folder(typed);
+        };
+        Place.check(Written::Plain(text)).unwrap_or_else(|message| {
+            self.0.note(Problem::loose(NAME, message));
+            Location::default()
+        })
+    }
+
+    fn cache_dir(&mut self, typed: Option<PathBuf>) -> PathBuf {
+        let filed = self.0.value("cache_dir", Text).map(PathBuf::from);
+        let found = || find_cache_dir(|name| std::env::var_os(name));
+        typed.or(filed).unwrap_or_else(found)
     }
 
     fn perhaps_path(&mut self, key: &'d str, typed: Option<PathBuf>) -> Option<PathBuf> {
@@ -263,6 +298,12 @@ impl<'d> Settings<'_, 'd, '_> {
             let message =
                 format!("found {in_flight}; allowed: at least max_message_bytes, {message}");
             self.0.note(Problem::loose("max_in_flight_bytes", message));
+        }
+        let remote = matches!(config.repository, Location::Store(_));
+        if remote && config.cache_dir.as_os_str().is_empty() {
+            let message = "missing; say where models of a URL are kept, for neither XDG_CACHE_HOME \
+                           nor HOME is set";
+            self.0.note(Problem::loose("cache_dir", message.to_owned()));
         }
         if !config.load_models.is_empty() && config.model_control != ModelControl::Explicit {
             let message = "names models, which only model_control \"explicit\" allows";

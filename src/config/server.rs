@@ -1,16 +1,26 @@
 //! What the server is told to do, with every setting decided.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Location;
 use crate::model::{DeviceChoice, OfferedResource, SharedMemoryPolicy};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// The model repository: one folder for each model.
-    pub repository: PathBuf,
+    pub repository: Location,
+    /// Where models of a store are kept; empty if nothing says where.
+    pub cache_dir: PathBuf,
+    /// Bytes of files that the cache may hold.
+    pub cache_bytes: u64,
+    /// How long the objects of a version in a store stay as they are before it is taken.
+    pub repository_rest: Duration,
+    /// Objects that a store may list.
+    pub max_repository_objects: usize,
     /// Where gRPC is served.
     pub grpc_address: SocketAddr,
     /// Where REST is served, if anywhere; the address of gRPC for both on one port.
@@ -87,6 +97,17 @@ pub enum ModelControl {
     Watch,
 }
 
+/// The folder `jitney` among the user's caches; empty if the environment names none.
+pub(super) fn find_cache_dir(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let named = |name, below| {
+        let path = PathBuf::from(variable(name)?);
+        path.is_absolute().then(|| path.join(below))
+    };
+    named("XDG_CACHE_HOME", "jitney")
+        .or_else(|| named("HOME", ".cache/jitney"))
+        .unwrap_or_default()
+}
+
 /// ONNX Runtime's library beside the `executable` or in the `lib` folder next to its own; else the
 /// bare name, for the system's loader to find.
 pub(super) fn find_onnxruntime(executable: Option<&Path>) -> PathBuf {
@@ -102,6 +123,24 @@ pub(super) fn find_onnxruntime(executable: Option<&Path>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cache_is_among_the_users_own() {
+        let find = |set: &[(&str, &str)]| {
+            find_cache_dir(|name| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| OsString::from(value))
+            })
+        };
+        let home = ("HOME", "/home/u");
+        assert_eq!(find(&[]), PathBuf::new());
+        assert_eq!(find(&[home]), PathBuf::from("/home/u/.cache/jitney"));
+        let both = [home, ("XDG_CACHE_HOME", "/x")];
+        assert_eq!(find(&both), PathBuf::from("/x/jitney"));
+        // The specification says that a path that is not absolute is to be ignored.
+        let relative = [home, ("XDG_CACHE_HOME", "x")];
+        assert_eq!(find(&relative), PathBuf::from("/home/u/.cache/jitney"));
+    }
 
     #[test]
     fn the_library_beside_the_executable_comes_first() {

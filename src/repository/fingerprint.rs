@@ -10,17 +10,31 @@ use super::RepositoryError;
 /// Deeper folders than this are not looked into; a model has no reason to be there.
 const MOST_DEPTH: usize = 8;
 
-/// Names, sizes and times of all files below a folder.
+/// Names, sizes and times of all files below a folder; of objects also what the store calls them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
+pub struct Fingerprint(Vec<Mark>);
+
+/// A path below the model's folder, a size, a time, and a store's name for the content.
+type Mark = (PathBuf, u64, Option<SystemTime>, Option<String>);
 
 impl Fingerprint {
-    /// Looks at every file at or below `path`; what is not there leaves no mark.
-    pub fn of(path: &Path) -> Result<Self, RepositoryError> {
+    /// Looks at every file at or below `path` in `folder`; what is not there leaves no mark.
+    pub fn of(folder: &Path, path: &Path) -> Result<Self, RepositoryError> {
         let mut fingerprint = Self::default();
-        fingerprint.add(path, 0)?;
+        fingerprint.add(folder, &folder.join(path), 0)?;
         fingerprint.0.sort();
         Ok(fingerprint)
+    }
+
+    /// Of objects as a store lists them.
+    pub(super) fn listed(
+        objects: impl Iterator<Item = (PathBuf, u64, SystemTime, Option<String>)>,
+    ) -> Self {
+        Self(
+            objects
+                .map(|(path, size, time, tag)| (path, size, Some(time), tag))
+                .collect(),
+        )
     }
 
     /// This one and another as one.
@@ -30,7 +44,7 @@ impl Fingerprint {
         self
     }
 
-    fn add(&mut self, path: &Path, depth: usize) -> Result<(), RepositoryError> {
+    fn add(&mut self, folder: &Path, path: &Path, depth: usize) -> Result<(), RepositoryError> {
         let failed = |source| RepositoryError::File {
             path: path.to_owned(),
             source,
@@ -41,15 +55,16 @@ impl Fingerprint {
             Err(error) => return Err(failed(error)),
         };
         if !about.is_dir() {
+            let below = path.strip_prefix(folder).unwrap_or(path).to_owned();
             self.0
-                .push((path.to_owned(), about.len(), about.modified().ok()));
+                .push((below, about.len(), about.modified().ok(), None));
             return Ok(());
         }
         if depth >= MOST_DEPTH {
             return Ok(());
         }
         for entry in fs::read_dir(path).map_err(failed)? {
-            self.add(&entry.map_err(failed)?.path(), depth + 1)?;
+            self.add(folder, &entry.map_err(failed)?.path(), depth + 1)?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! One model's folder: `model.toml`, and a folder for each version.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Fingerprint, RepositoryError, labels};
 use crate::backend::Artifact;
@@ -23,6 +24,7 @@ pub struct ModelFolder {
     /// What `model.toml` says, or the defaults.
     pub policy: ModelPolicy,
     fingerprints: BTreeMap<u64, Fingerprint>,
+    lease: Option<Arc<File>>,
 }
 
 impl ModelFolder {
@@ -39,20 +41,27 @@ impl ModelFolder {
             }
         };
         labels::read(path, &mut policy.labels)?;
-        let mut policy_mark = Fingerprint::of(&configuration)?;
+        let mut policy_mark = Fingerprint::of(path, Path::new(CONFIGURATION))?;
         for labels in &policy.labels.0 {
-            policy_mark = policy_mark.with(Fingerprint::of(&path.join(&labels.file))?);
+            policy_mark = policy_mark.with(Fingerprint::of(path, &labels.file)?);
         }
         let mut fingerprints = BTreeMap::new();
         for version in numbered_folders(path)? {
-            let mark = Fingerprint::of(&path.join(version.to_string()))?;
+            let mark = Fingerprint::of(path, Path::new(&version.to_string()))?;
             fingerprints.insert(version, mark.with(policy_mark.clone()));
         }
         Ok(Self {
             path: path.to_owned(),
             policy,
             fingerprints,
+            lease: None,
         })
+    }
+
+    /// The same, kept where it is for as long as the lease is.
+    pub(super) fn leased(mut self, lease: Arc<File>) -> Self {
+        self.lease = Some(lease);
+        self
     }
 
     /// The versions that are there, ascending.
@@ -73,6 +82,7 @@ impl ModelFolder {
             file: folder.join(MODEL),
             folder,
             policy: self.policy.clone(),
+            lease: self.lease.clone(),
         }
     }
 

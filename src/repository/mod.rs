@@ -1,20 +1,27 @@
-//! Models as they lie in a folder: `<root>/<model>/<version>/model.onnx`, `model.toml` beside the
-//! versions. Uses `config` to read `model.toml` and `model` for names and policies.
+//! Models as they lie in a folder or a store: `<root>/<model>/<version>/model.onnx`, `model.toml`
+//! beside the versions. Uses `config` to read `model.toml` and `model` for names and policies.
 //! Never loads a model, and never leaves its root.
 
 mod fingerprint;
 mod folder;
 mod labels;
 mod needs;
+mod remote;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 pub use fingerprint::Fingerprint;
 pub use folder::ModelFolder;
 pub use needs::MOST_NESTED;
+use remote::Mirror;
+pub use remote::{RemoteError, RemoteSettings};
+use url::Url;
 
+use crate::clock::Clock;
 use crate::config::Report;
 use crate::model::check_name;
 
@@ -54,15 +61,29 @@ pub enum RepositoryError {
     /// Ensembles of ensembles, too deep.
     #[error("ensembles nest at most {MOST_NESTED} deep: {0}")]
     Nested(String),
+    /// A store or the cache fails.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A bug of ours.
     #[error("reading the repository panicked: {0}")]
     Panicked(String),
 }
 
-/// A folder of models.
+/// Where models lie.
+#[derive(Clone, Debug)]
+enum Place {
+    /// A folder.
+    Folder(PathBuf),
+    /// A store, and folders in the cache for what is taken from there.
+    Store(Arc<Mirror>),
+}
+
+/// Models by name, in a folder or a store.
 #[derive(Clone, Debug)]
 pub struct Repository {
+    /// What people know it by.
     root: PathBuf,
+    place: Place,
 }
 
 impl Repository {
@@ -74,6 +95,20 @@ impl Repository {
         })?;
         Ok(Self {
             root: root.to_owned(),
+            place: Place::Folder(root.to_owned()),
+        })
+    }
+
+    /// The repository in the store at `url`, of which nothing is asked yet.
+    pub fn open_store(
+        url: &Url,
+        settings: RemoteSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RepositoryError> {
+        let mirror = Mirror::open(url, settings, clock)?;
+        Ok(Self {
+            root: PathBuf::from(url.as_str().trim_end_matches('/')),
+            place: Place::Store(Arc::new(mirror)),
         })
     }
 
@@ -82,42 +117,122 @@ impl Repository {
         &self.root
     }
 
+    /// Waits for a store to answer, or for the cache to stand in for it, and for what is new there
+    /// to come to rest.
+    pub async fn first_look(&self, interval: Duration) {
+        if let Place::Store(mirror) = &self.place {
+            mirror.first_look(interval).await;
+        }
+    }
+
+    /// Looks at a store; what it then says holds until the next look. A folder is looked at whenever
+    /// it is asked.
+    pub async fn look(&self) -> Result<(), RepositoryError> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Store(mirror) => Ok(mirror.look().await?),
+        }
+    }
+
+    /// Looks at one model of a store, until it rests.
+    pub async fn look_at(&self, model: &str) -> Result<(), RepositoryError> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Store(mirror) => Ok(mirror.look_at(model).await?),
+        }
+    }
+
+    /// Brings what a store has of a model to this machine.
+    pub async fn bring(&self, model: &str) -> Result<(), RepositoryError> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Store(mirror) => Ok(mirror.bring(model).await?),
+        }
+    }
+
+    /// Says that a model is not served: what the cache has of it may go when room is needed.
+    pub fn release(&self, model: &str) {
+        if let Place::Store(mirror) = &self.place {
+            mirror.release(model);
+        }
+    }
+
+    /// The time to the next look, where they are `interval` apart if all is well.
+    pub fn pause(&self, interval: Duration) -> Duration {
+        match &self.place {
+            Place::Folder(_) => interval,
+            Place::Store(mirror) => mirror.pause(interval),
+        }
+    }
+
+    /// Whether what changed is whole when it is seen; if not, it has to be seen at rest.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.place, Place::Store(_))
+    }
+
+    /// Whether a model that could not be brought may be tried again.
+    pub fn is_due(&self, model: &str) -> bool {
+        match &self.place {
+            Place::Folder(_) => true,
+            Place::Store(mirror) => mirror.is_due(model),
+        }
+    }
+
     /// The names of all models, sorted. Folders whose names cannot be a model's are passed over.
     pub fn names(&self) -> Result<Vec<String>, RepositoryError> {
-        let failed = |source| RepositoryError::Root {
-            root: self.root.clone(),
-            source,
-        };
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_dir() && check_name(&name).is_ok() {
-                names.push(name);
-            }
+        match &self.place {
+            Place::Folder(root) => names(root),
+            Place::Store(mirror) => Ok(mirror.names()),
         }
-        names.sort_unstable();
-        Ok(names)
     }
 
     /// One model's folder: its policy and the versions in it.
     pub fn read(&self, model: &str) -> Result<ModelFolder, RepositoryError> {
-        ModelFolder::read(&self.folder(model)?)
+        match &self.place {
+            Place::Folder(root) => ModelFolder::read(&self.folder(root, model)?),
+            Place::Store(mirror) => mirror
+                .read(model)
+                .unwrap_or_else(|| Err(self.no_model(model))),
+        }
     }
 
     /// What one model's files look like from outside: changes when any of them does.
     pub fn fingerprint(&self, model: &str) -> Result<Fingerprint, RepositoryError> {
-        Fingerprint::of(&self.folder(model)?)
+        match &self.place {
+            Place::Folder(root) => Fingerprint::of(&self.folder(root, model)?, Path::new("")),
+            Place::Store(mirror) => Ok(mirror.fingerprint(model)),
+        }
     }
 
-    fn folder(&self, model: &str) -> Result<PathBuf, RepositoryError> {
-        let folder = self.root.join(model);
+    fn folder(&self, root: &Path, model: &str) -> Result<PathBuf, RepositoryError> {
+        let folder = root.join(model);
         if check_name(model).is_ok() && folder.is_dir() {
             return Ok(folder);
         }
-        Err(RepositoryError::NoModel {
+        Err(self.no_model(model))
+    }
+
+    fn no_model(&self, model: &str) -> RepositoryError {
+        RepositoryError::NoModel {
             model: model.to_owned(),
             root: self.root.clone(),
-        })
+        }
     }
+}
+
+fn names(root: &Path) -> Result<Vec<String>, RepositoryError> {
+    let failed = |source| RepositoryError::Root {
+        root: root.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && check_name(&name).is_ok() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }

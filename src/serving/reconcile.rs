@@ -19,7 +19,7 @@ use crate::backend::Artifact;
 use crate::clock::Clock;
 use crate::model::{VersionId, check_name};
 pub use crate::repository::Repository;
-use crate::repository::{Fingerprint, MOST_NESTED, ModelFolder, RepositoryError};
+use crate::repository::{Fingerprint, MOST_NESTED, ModelFolder, RemoteError, RepositoryError};
 use crate::status::{Code, Status};
 use ensembles::Parts;
 
@@ -96,7 +96,10 @@ impl Reconciler {
     }
 
     /// Loads every model of the repository, or those named in explicit mode, and waits for all.
-    pub async fn start(self: &Arc<Self>, named: &[String]) {
+    ///
+    /// A repository in a store is waited for, with looks that are about `interval` apart.
+    pub async fn start(self: &Arc<Self>, named: &[String], interval: Duration) {
+        self.repository.first_look(interval).await;
         let names = match self.control {
             Control::Explicit => named.to_vec(),
             Control::Start | Control::Watch => self.names().await.unwrap_or_else(|error| {
@@ -123,10 +126,15 @@ impl Reconciler {
                 .all(|version| self.catalog.is_ready(&version.id.model, ""))
     }
 
-    /// Looks at the repository every `interval`, for ever.
+    /// Looks at the repository every `interval`, for ever; at a store that is away less and less often.
     pub async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>, interval: Duration) {
         loop {
-            clock.sleep_until(clock.now() + interval).await;
+            let pause = self.repository.pause(interval);
+            clock.sleep_until(clock.now() + pause).await;
+            // One that fails has said so, and changes nothing.
+            if self.repository.look().await.is_err() {
+                continue;
+            }
             match self.names().await {
                 Ok(names) => self.sweep(names).await,
                 Err(error) => tracing::error!(%error, "the repository cannot be read"),
@@ -140,6 +148,8 @@ impl Reconciler {
         let failed = |status: Status| status.about(format_args!("failed to load {model:?}"));
         self.allow("load")?;
         check_name(model).map_err(|error| failed(Status::invalid(error.to_string())))?;
+        let looked = self.repository.look_at(model).await;
+        looked.map_err(|error| failed(unreadable(&error)))?;
         self.bring_up(model).await.map_err(failed)?;
         self.follow(&[model.to_owned()]).await;
         Ok(())
@@ -172,6 +182,7 @@ impl Reconciler {
             self.catalog.retire(&version.id, "unloaded");
             tracing::info!(model = %version.id, "unloaded");
         }
+        self.repository.release(model);
         self.catalog.note_model(&Arc::from(model), "unloaded");
     }
 
@@ -246,10 +257,10 @@ impl Reconciler {
         };
         let known = self.known(name);
         let mut known = known.lock().await;
-        let rests = known.seen.as_ref() == Some(&now);
+        let rests = self.repository.is_whole() || known.seen.as_ref() == Some(&now);
         let tried = known.tried.as_ref() == Some(&now);
         known.seen = Some(now);
-        rests && !tried
+        rests && !tried && self.repository.is_due(name)
     }
 
     /// Loads what the repository says of one model, after the models that it is made of. No lock is
@@ -285,14 +296,7 @@ impl Reconciler {
         known: &mut Known,
         needs: Result<(), RepositoryError>,
     ) -> Result<(), Status> {
-        let repository = Arc::clone(&self.repository);
-        let model = name.to_string();
-        let folder = blocking(move || {
-            let fingerprint = repository.fingerprint(&model)?;
-            Ok((repository.read(&model)?, fingerprint))
-        })
-        .await;
-        let folder = match folder {
+        let folder = match self.folder(name).await {
             Ok((folder, fingerprint)) => {
                 known.seen = Some(fingerprint.clone());
                 known.tried = Some(fingerprint);
@@ -319,6 +323,18 @@ impl Reconciler {
             }
         };
         self.install(name, known, folder).await
+    }
+
+    /// The model's folder and what it looks like, brought here if it is elsewhere.
+    async fn folder(&self, name: &str) -> Result<(ModelFolder, Fingerprint), RepositoryError> {
+        self.repository.bring(name).await?;
+        let repository = Arc::clone(&self.repository);
+        let model = name.to_owned();
+        blocking(move || {
+            let fingerprint = repository.fingerprint(&model)?;
+            Ok((repository.read(&model)?, fingerprint))
+        })
+        .await
     }
 
     async fn install(
@@ -469,7 +485,12 @@ impl Reconciler {
 }
 
 fn unreadable(error: &RepositoryError) -> Status {
-    Status::new(Code::FailedPrecondition, error.to_string())
+    let code = match error {
+        // The store may be back soon.
+        RepositoryError::Remote(RemoteError::Store { .. }) => Code::Unavailable,
+        _ => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
 }
 
 /// Runs what blocks on files away from the threads that serve.

@@ -97,6 +97,7 @@ mod tests {
             folder: PathBuf::new(),
             file: PathBuf::new(),
             policy: read_model_policy(Path::new("model.toml"), POLICY).unwrap(),
+            lease: None,
         };
         let placement = Placement {
             device: device.clone(),

@@ -14,8 +14,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-/// ONNX Runtime tells every step of every load; its warnings are enough unless asked for.
-const QUIET: &str = "ort=warn";
+/// ONNX Runtime tells every step of every load, and a store each try; their warnings are enough
+/// unless asked for.
+const QUIET: &str = "ort=warn,object_store=warn";
 
 type Choice = Box<dyn Layer<Registry> + Send + Sync>;
 

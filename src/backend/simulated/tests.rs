@@ -74,6 +74,7 @@ impl Bench {
                 backend: BackendPolicy::Simulated(policy),
                 ..ModelPolicy::default()
             },
+            lease: None,
         };
         let placement = Placement {
             device: self.devices.get(0),

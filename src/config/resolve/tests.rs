@@ -36,7 +36,11 @@ fn resolve_with(source: &str, arguments: &[&str]) -> Result<ServerConfig, String
 
 fn defaults() -> ServerConfig {
     ServerConfig {
-        repository: PathBuf::from("models"),
+        repository: Location::Folder(PathBuf::from("models")),
+        cache_dir: find_cache_dir(|name| std::env::var_os(name)),
+        cache_bytes: 10_737_418_240,
+        repository_rest: Duration::from_millis(5_000),
+        max_repository_objects: 100_000,
         grpc_address: "127.0.0.1:8001".parse().unwrap(),
         http_address: Some("127.0.0.1:8000".parse().unwrap()),
         server_name: "triton".to_owned(),
@@ -80,7 +84,7 @@ fn defaults() -> ServerConfig {
 fn a_repository_is_all_it_needs() {
     assert_eq!(resolve(&["models"]), Ok(defaults()));
     assert_eq!(resolve_with("repository = \"models\"", &[]), Ok(defaults()));
-    let expected = "PATH or JITNEY_REPOSITORY: missing; say which folder holds the models";
+    let expected = "PATH or JITNEY_REPOSITORY: missing; say which folder or URL holds the models";
     assert_eq!(resolve(&[]), Err(expected.to_owned()));
 }
 
@@ -88,6 +92,10 @@ fn a_repository_is_all_it_needs() {
 fn every_key_of_the_file() {
     let source = r#"
 repository = "here"
+cache_dir = "/var/cache"
+cache_bytes = 1
+repository_rest_ms = 0
+max_repository_objects = 2
 grpc_address = "[::]:9000"
 http_address = "off"
 server_name = "jitney"
@@ -124,7 +132,11 @@ io_threads = 9
 log = "debug"
 "#;
     let expected = ServerConfig {
-        repository: PathBuf::from("here"),
+        repository: Location::Folder(PathBuf::from("here")),
+        cache_dir: PathBuf::from("/var/cache"),
+        cache_bytes: 1,
+        repository_rest: Duration::ZERO,
+        max_repository_objects: 2,
         grpc_address: SocketAddr::from(([0_u16; 8], 9_000)),
         http_address: None,
         server_name: "jitney".to_owned(),
@@ -182,7 +194,7 @@ fn what_was_typed_goes_before_the_file() {
     ];
     let control = ["--model-control", "explicit"];
     let config = resolve_with(source, &[flags.as_slice(), &control].concat()).unwrap();
-    assert_eq!(config.repository, PathBuf::from("typed"));
+    assert_eq!(config.repository, Location::Folder(PathBuf::from("typed")));
     assert_eq!(config.max_requests, 6);
     assert_eq!(config.load_models, ["b", "c", "d"]);
     assert_eq!(config.log, "warn");
@@ -199,7 +211,7 @@ fn mistakes_in_the_flags_and_in_the_file_are_told_together() {
     let expected = r#"--grpc-address or JITNEY_GRPC_ADDRESS: found "localhost"; allowed: an IP address and a port, such as "0.0.0.0:8001" or "[::]:8001"
 --load-model or JITNEY_LOAD_MODEL: found "../x"; allowed: a model's name: 1 to 255 letters, digits, '.', '_' or '-', not starting with '.'
 --max-requests or JITNEY_MAX_REQUESTS: found "0"; allowed: a whole number, 1 to 1000000
-FILE:1: repository: found 1; allowed: text that is not empty
+FILE:1: repository: found 1; allowed: a folder, or a URL such as s3://BUCKET/PREFIX
 FILE:2: port: unknown key; allowed here: KEYS
 FILE:3: device: found "gpu"; allowed: "auto", "cpu", "cuda", "cuda:N", "simulated:N"
 FILE:4: max_request: unknown key; did you mean max_requests? allowed here: KEYS"#;
@@ -224,6 +236,21 @@ fn settings_that_contradict_each_other_are_refused() {
     let expected = "max_in_flight_bytes: found 2048; allowed: at least max_message_bytes, 67108864\n\
                     load_model: names models, which only model_control \"explicit\" allows";
     assert_eq!(found, Err(expected.to_owned()));
+}
+
+#[test]
+fn a_url_is_checked_wherever_it_is_written() {
+    let url = "s3://bucket/models";
+    let store = Location::Store(url.parse().unwrap());
+    let flags = ["--cache-dir=/c"];
+    let filed = format!("repository = {url:?}");
+    assert_eq!(resolve(&[url, "--cache-dir=/c"]).unwrap().repository, store);
+    assert_eq!(resolve_with(&filed, &flags).unwrap().repository, store);
+    let found = resolve(&["ftp://host"]).unwrap_err();
+    let expected = "PATH or JITNEY_REPOSITORY: found a URL of \"ftp\"; allowed: a folder, or";
+    assert!(found.starts_with(expected), "{found}");
+    let found = resolve_with("\nrepository = \"s3://a:b@c\"", &[]).unwrap_err();
+    assert!(found.starts_with("FILE:2: repository: a URL of"), "{found}");
 }
 
 /// The settings, by the names they have in the file.

@@ -44,8 +44,24 @@ impl Parts {
 }
 
 impl Reconciler {
-    /// The models that this one is made of, each after its own.
+    /// The models that this one is made of, each after its own. What a store has can be read once it is
+    /// here, so that ensembles of ensembles are found one storey after the other.
     pub(super) async fn needs(&self, model: &str) -> Result<Vec<String>, RepositoryError> {
+        let mut brought: Vec<String> = Vec::new();
+        let mut next = vec![model.to_owned()];
+        while !next.is_empty() {
+            for part in &next {
+                // Why it cannot be brought is said when it is loaded.
+                let _ = self.repository.bring(part).await;
+            }
+            brought.append(&mut next);
+            next = self.needs_here(model).await?;
+            next.retain(|part| !brought.contains(part));
+        }
+        self.needs_here(model).await
+    }
+
+    async fn needs_here(&self, model: &str) -> Result<Vec<String>, RepositoryError> {
         let (repository, model) = (Arc::clone(&self.repository), model.to_owned());
         blocking(move || repository.needs(&model)).await
     }
