@@ -6,3 +6,10 @@ tonic::include_proto!("inference");
 
 /// The compiled descriptors of `proto/`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// What those describe, to read and write messages by the names of their fields.
+pub static MESSAGES: std::sync::LazyLock<prost_reflect::DescriptorPool> =
+    std::sync::LazyLock::new(|| {
+        prost_reflect::DescriptorPool::decode(DESCRIPTORS)
+            .unwrap_or_else(|error| unreachable!("our own descriptors are sound: {error}"))
+    });

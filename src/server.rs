@@ -16,7 +16,7 @@ use crate::clock::{Clock, MonotonicClock};
 use crate::config::{Location, ModelControl, ServerConfig};
 use crate::device::{Inventory, Unavailable};
 use crate::frontend::{Api, Frontend, Limits, Origins, Protocols, Readiness};
-use crate::repository::{RemoteSettings, RepositoryError};
+use crate::repository::{RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
@@ -165,6 +165,7 @@ impl Server {
             control(config.model_control),
             config.load_threads,
             config.unload_least_used,
+            Uploads::new(config.max_uploaded_bytes),
         );
         let readiness = Readiness::new(engine.clone(), Arc::clone(&reconciler));
         let api = Api {

@@ -3,6 +3,7 @@
 //! Never serves: a command builds what it needs, runs it, and says how it went.
 
 mod check;
+mod convert;
 mod devices;
 mod example;
 mod serve;
@@ -26,6 +27,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Read a repository and load its models: what would be served, or everything that is wrong.
     Check(Box<check::Check>),
+    /// Print the model.toml that means what a model's config.pbtxt says.
+    Convert(convert::Convert),
     /// List the devices that models can run on, and why others are missing.
     Devices(devices::Devices),
 }
@@ -42,6 +45,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Check(check) => check.run(),
+            Command::Convert(convert) => convert.run(),
             Command::Devices(devices) => devices.run(),
         }
     }

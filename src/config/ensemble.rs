@@ -8,14 +8,20 @@ use super::simulated::tensors;
 use crate::model::{EnsemblePolicy, EnsembleStep};
 
 /// Settings of a queue and of what runs it, of which an ensemble has neither.
-const OF_ITS_MODELS: [&str; 12] = [
+const OF_ITS_MODELS: [&str; 18] = [
     "batch_sizes",
+    "inputs",
     "instances",
     "max_queue_delay_ms",
     "max_queue_size",
+    "model_file",
     "onnxruntime",
+    "outputs",
     "padding",
     "preferred_batch_sizes",
+    "preserve_ordering",
+    "priorities",
+    "queue_timeout",
     "response_cache",
     "sequence",
     "simulated",

@@ -1,5 +1,5 @@
-//! What the operator wrote (flags, environment, TOML), and what it means: `ServerConfig`, `ModelPolicy`.
-//! Uses `model` and `tensor` for the terms that settings speak of.
+//! What the operator wrote (flags, environment, TOML, config.pbtxt), and what it means: `ServerConfig`, `ModelPolicy`.
+//! Uses `model` and `tensor` for the terms that settings speak of, and `proto` for Triton's.
 //! Never stops at the first mistake, and never opens a socket, a model or a device.
 
 mod device;
@@ -8,6 +8,7 @@ mod labels;
 mod location;
 mod model;
 mod padding;
+mod pbtxt;
 mod raw;
 mod resolve;
 mod resource;
@@ -15,10 +16,14 @@ mod rule;
 mod sequence;
 mod server;
 mod simulated;
+mod tensors;
+mod waiting;
+mod warm_up;
 
 pub use device::{UnknownDevice, parse_device};
 pub use jitney_settings::{Problem, Report};
 pub use location::Location;
 pub use model::{read_model_policy, write_model_policy};
+pub use pbtxt::{read_model_config, read_model_config_json};
 pub use raw::RawServer;
 pub use server::{ModelControl, ServerConfig};

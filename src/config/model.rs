@@ -9,13 +9,13 @@ use toml::de::DeValue;
 use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, whole_from};
 use jitney_settings::{Report, Table, read_document};
 
-use super::rule::{DEVICE, OptionText};
-use super::{ensemble, labels, padding, resource, sequence, simulated};
+use super::rule::{DEVICE, FILE_NAME, OptionText};
+use super::{ensemble, labels, padding, resource, sequence, simulated, tensors, waiting, warm_up};
 pub use write::write_model_policy;
 
 use crate::model::{
-    BackendPolicy, BatchAxis, BatchPolicy, InstanceGroup, ModelPolicy, OnnxRuntimePolicy,
-    OptimizationLevel, QueuePolicy, SequencePolicy, VersionPolicy, WarmUpPolicy, WarmUpShape,
+    BackendPolicy, BatchAxis, BatchPolicy, InstanceGroup, ModelPolicy, Notes, OnnxRuntimePolicy,
+    OptimizationLevel, QueuePolicy, SequencePolicy, VersionPolicy,
 };
 
 /// Rows in one batch.
@@ -65,9 +65,15 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
         queue: queue(table),
         versions: versions(table).unwrap_or_default(),
         instances: table.sections("instances", instances).unwrap_or_default(),
-        warm_up: table.section("warm_up", warm_up).unwrap_or_default(),
+        warm_up: table.section("warm_up", warm_up::read).unwrap_or_default(),
         labels: table.section("labels", labels::read).unwrap_or_default(),
         backend: backend(table),
+        tensors: tensors::read(table),
+        file: table.value("model_file", FILE_NAME),
+        notes: Notes {
+            parameters: table.section("parameters", options).unwrap_or_default(),
+            metric_tags: table.section("metric_tags", options).unwrap_or_default(),
+        },
         response_cache: table.value("response_cache", Truth).unwrap_or_default(),
         ensemble: ensemble::read(table),
     }
@@ -114,13 +120,19 @@ fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {
     let default = QueuePolicy::default();
     let size = table.value("max_queue_size", whole(1..=1_000_000));
     let deadline = table.value("default_deadline_ms", milliseconds(0.001..=86_400_000.0));
-    let priority = table.value("default_priority", whole(1..=QueuePolicy::LOWEST));
+    let levels = table.value("priority_levels", whole(1..=QueuePolicy::MOST_LEVELS));
+    let levels = levels.unwrap_or(default.priority_levels);
+    let priority = table.value("default_priority", whole(1..=levels));
     let weight = table.value("weight", whole(1..=1000));
     QueuePolicy {
         max_queue_size: size.unwrap_or(default.max_queue_size),
         default_deadline: deadline.or(default.default_deadline),
-        default_priority: priority.unwrap_or(default.default_priority),
+        default_priority: priority.unwrap_or(default.default_priority.min(levels)),
         weight: weight.unwrap_or(default.weight),
+        priority_levels: levels,
+        preserve_ordering: table.value("preserve_ordering", Truth).unwrap_or_default(),
+        timeout: table.section("queue_timeout", waiting::timeout),
+        priorities: waiting::priorities(table, levels),
     }
 }
 
@@ -173,28 +185,6 @@ fn instances(table: &mut Table<'_, '_>) -> InstanceGroup {
     }
 }
 
-fn warm_up(table: &mut Table<'_, '_>) -> WarmUpPolicy {
-    let default = WarmUpPolicy::default();
-    WarmUpPolicy {
-        runs: table
-            .value("runs", whole(0..=1_000))
-            .unwrap_or(default.runs),
-        shapes: table.section("shapes", shapes).unwrap_or_default(),
-    }
-}
-
-fn shapes(table: &mut Table<'_, '_>) -> Vec<WarmUpShape> {
-    let mut shapes = Vec::new();
-    for name in table.keys() {
-        let dimensions = table.list(name, whole(1..=i64::from(i32::MAX)));
-        shapes.extend(dimensions.map(|dimensions| WarmUpShape {
-            input: name.to_owned(),
-            dimensions,
-        }));
-    }
-    shapes
-}
-
 fn backend(table: &mut Table<'_, '_>) -> BackendPolicy {
     let onnxruntime = table.section("onnxruntime", onnxruntime);
     let simulated = table.section("simulated", simulated::read);
@@ -216,6 +206,11 @@ fn onnxruntime(table: &mut Table<'_, '_>) -> OnnxRuntimePolicy {
         share_weights: table.value("share_weights", Truth),
         session: table.section("session", options).unwrap_or_default(),
         cuda: table.section("cuda", options).unwrap_or_default(),
+        inter_threads: table.value("inter_threads", whole(1..=1_024)),
+        parallel: table.value("parallel", Truth).unwrap_or_default(),
+        memory_pattern: table.value("memory_pattern", Truth),
+        arena: table.value("arena", Truth),
+        run: table.section("run", options).unwrap_or_default(),
         tensorrt: table.section("tensorrt", options),
     }
 }

@@ -155,6 +155,13 @@ pub struct RawServer {
     #[arg(long, value_name = "BYTES", env = "JITNEY_RESPONSE_CACHE_BYTES")]
     pub response_cache_bytes: Option<String>,
 
+    /// Bytes of files that come with loads and are kept, 0 to 1099511627776 [default: 1073741824, 1 GiB]
+    ///
+    /// They are in a folder of the server's own below the system's temporary one, for as long as their
+    /// models are loaded. 0 takes none.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_MAX_UPLOADED_BYTES")]
+    pub max_uploaded_bytes: Option<String>,
+
     /// Largest message in bytes, 1024 to 2147483647 [default: 67108864, 64 MiB]
     ///
     /// A larger request is refused with RESOURCE_EXHAUSTED.

@@ -121,6 +121,12 @@ impl RawServer {
                 0..=1_024 * GIB,
                 0,
             ),
+            max_uploaded_bytes: s.count(
+                "max_uploaded_bytes",
+                self.max_uploaded_bytes,
+                0..=1 << 40,
+                1 << 30,
+            ),
             max_message_bytes: s.count(
                 "max_message_bytes",
                 self.max_message_bytes,

@@ -63,3 +63,19 @@ fn is_origin(text: &str) -> bool {
             .split_once("://")
             .is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && host(rest))
 }
+
+/// A file's name, in a folder that is given.
+pub(super) const FILE_NAME: Parsed<String> = Parsed {
+    parse: |text| is_file_name(text).then(|| text.to_owned()),
+    allowed: FILE_NAMES,
+};
+
+/// What a file's name is, as it reads after "allowed:".
+pub(super) const FILE_NAMES: &str =
+    "a file's name: 1 to 255 bytes, without '/', '\\' or NUL, not starting with '.'";
+
+/// Whether a text is a file's name and leaves its folder on no system.
+pub(super) fn is_file_name(text: &str) -> bool {
+    let unsafe_letters = ['/', '\\', '\0'];
+    (1..=255).contains(&text.len()) && !text.starts_with('.') && !text.contains(unsafe_letters)
+}

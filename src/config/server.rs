@@ -53,6 +53,8 @@ pub struct ServerConfig {
     pub rate_limit_resources: Vec<OfferedResource>,
     /// Bytes of answers that are kept to be given again; 0 for none.
     pub response_cache_bytes: usize,
+    /// Bytes of files that came with loads and are kept.
+    pub max_uploaded_bytes: u64,
     /// The largest message that is read or written.
     pub max_message_bytes: usize,
     /// Calls in progress on one connection.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jitney_settings::Table;
-use jitney_settings::rule::{Number, OneOf, Text, Truth, milliseconds, whole_from};
+use jitney_settings::rule::{Number, Text, Truth, milliseconds, whole_from};
 
 use super::padding;
+use super::tensors::dtype;
 use crate::model::{Dimension, SimulatedPolicy, TensorSpec};
-use crate::tensor::Dtype;
 
 const DEFAULT_DEVICE_MEMORY_BYTES: u64 = 16 << 30;
 
@@ -62,11 +62,9 @@ pub(super) fn tensors<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Vec<Tensor
 }
 
 fn tensor(table: &mut Table<'_, '_>) -> Option<TensorSpec> {
-    let dtypes = Dtype::ALL.map(|dtype| (dtype.name(), dtype));
     let name = table.value("name", Text);
     let name = table.required("name", name, "every tensor has a name");
-    let dtype = table.value("dtype", OneOf(&dtypes));
-    let dtype = table.required("dtype", dtype, "an element type, such as \"FP32\"");
+    let dtype = dtype(table);
     let shape = table.list("shape", whole_from(-1_i64));
     let shape = table.required(
         "shape",

@@ -62,21 +62,17 @@ pub(super) struct Beside<'a> {
 }
 
 impl Api {
-    /// Answers one request by the earlier of its own deadline and its call's.
+    /// Answers one request by its call's deadline.
     pub(super) async fn infer(
         &self,
         mut asked: Asked,
         beside: Beside<'_>,
     ) -> Result<InferResponse, Status> {
         asked.hear(beside.forwarded)?;
-        let clock = self.engine.clock();
-        let own = asked.timeout.map(|timeout| clock.now() + timeout);
         let mut request = asked.request;
         request.alone = beside.alone;
-        request.deadline = match (beside.deadline, own) {
-            (Some(call), Some(own)) => Some(call.min(own)),
-            (call, own) => call.or(own),
-        };
+        request.deadline = beside.deadline;
+        request.timeout = asked.timeout;
         if !asked.regions.is_empty() {
             return self.infer_shared(request, asked.regions, beside.held).await;
         }
@@ -171,14 +167,8 @@ impl Api {
         asked: RepositoryModelLoadRequest,
     ) -> Result<RepositoryModelLoadResponse, Status> {
         only_repository(&asked.repository_name)?;
-        if let Some(name) = asked.parameters.keys().min() {
-            let message = format!(
-                "parameter {name:?}: loading with a configuration or files in the request is not \
-                 offered by this version; put them into the repository"
-            );
-            return Err(Status::new(Code::Unimplemented, message));
-        }
-        self.reconciler.load(&asked.model_name).await?;
+        let supplied = wire::supplied(asked.parameters)?;
+        self.reconciler.load(&asked.model_name, supplied).await?;
         Ok(RepositoryModelLoadResponse {})
     }
 

@@ -232,6 +232,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // Whoever watches counts for nothing, and is answered when the server is full.
+        if request.uri().path() == METRICS_PATH {
+            return LimitedFuture::Admitted {
+                future: self.inner.call(request),
+                held: None,
+            };
+        }
         let content = Content::of(&request);
         match self.gauge.enter(|| is_probe(request.uri())) {
             Err(status) => LimitedFuture::Refused {
@@ -289,9 +296,7 @@ fn names_service(path: &str) -> bool {
 /// Whether this asks for health: who is busy is not to be taken for dead.
 fn is_probe(uri: &Uri) -> bool {
     let path = uri.path();
-    path.starts_with("/v2/health/")
-        || path == METRICS_PATH
-        || path == "/grpc.health.v1.Health/Check"
+    path.starts_with("/v2/health/") || path == "/grpc.health.v1.Health/Check"
 }
 
 pin_project! {

@@ -10,14 +10,16 @@ mod resource;
 mod sequence;
 mod shared_memory;
 mod signature;
+mod tensors;
+mod waiting;
 
 pub use ensemble::{EnsemblePolicy, EnsembleStep};
 pub use id::{InvalidName, VersionId, check_name};
 pub use labels::{LabelPolicy, OutputLabels};
 pub use policy::{
-    BackendPolicy, BatchAxis, BatchPolicy, DeviceChoice, InstanceGroup, ModelPolicy,
+    BackendPolicy, BatchAxis, BatchPolicy, DeviceChoice, InstanceGroup, ModelPolicy, Notes,
     OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, QueuePolicy, SimulatedPolicy,
-    VersionPolicy, WarmUpPolicy, WarmUpShape, round_up,
+    VersionPolicy, WarmUpData, WarmUpInput, WarmUpPolicy, WarmUpRequest, WarmUpShape, round_up,
 };
 pub use resource::{NeededResource, OfferedResource};
 pub use sequence::{
@@ -25,3 +27,5 @@ pub use sequence::{
 };
 pub use shared_memory::SharedMemoryPolicy;
 pub use signature::{Batching, Dimension, Signature, TensorSpec};
+pub use tensors::{TensorFormat, TensorPolicy, TensorsPolicy, declared};
+pub use waiting::{PriorityPolicy, QueueTimeout, TimeoutAction};

@@ -1,3 +1,4 @@
+//! How a model is to be served: the resolved meaning of its `model.toml` or `config.pbtxt`.
 //! How a model is to be served: the resolved meaning of its `model.toml`.
 
 use std::path::PathBuf;
@@ -5,9 +6,10 @@ use std::time::Duration;
 
 use super::labels::LabelPolicy;
 use super::sequence::SequencePolicy;
-use super::{EnsemblePolicy, NeededResource};
+use super::{EnsemblePolicy, NeededResource, PriorityPolicy, QueueTimeout, TensorsPolicy};
+use crate::tensor::Dtype;
 
-/// Everything `model.toml` decides, with defaults filled in.
+/// Everything `model.toml` or `config.pbtxt` decides, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ModelPolicy {
     /// How requests become batches.
@@ -32,6 +34,12 @@ pub struct ModelPolicy {
     pub response_cache: bool,
     /// The models that it is made of; none for a model of its own, which the backend runs.
     pub ensemble: Option<EnsemblePolicy>,
+    /// What clients see of its inputs and outputs.
+    pub tensors: TensorsPolicy,
+    /// The model's file in a version's folder; none: `model.onnx`.
+    pub file: Option<String>,
+    /// What clients are told of the model besides, and what its metrics are marked with.
+    pub notes: Notes,
 }
 
 impl ModelPolicy {
@@ -40,6 +48,15 @@ impl ModelPolicy {
         let sequence = self.sequence.as_ref();
         sequence.map(|_| "it depends on what came before in its [sequence]")
     }
+}
+
+/// What is handed on as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Names and values that mean something to those who read the model's configuration.
+    pub parameters: Vec<(String, String)>,
+    /// Labels and their values.
+    pub metric_tags: Vec<(String, String)>,
 }
 
 /// How requests become batches.
@@ -107,15 +124,25 @@ pub struct QueuePolicy {
     pub max_queue_size: usize,
     /// The deadline of a request that brings none, counted from its arrival.
     pub default_deadline: Option<Duration>,
-    /// The priority of a request that brings none: 1 is the most urgent, [`Self::LOWEST`] the least.
+    /// The priority of a request that brings none: 1 is the most urgent.
     pub default_priority: u32,
     /// The model's part of a device's time, beside those of others that have requests for it too.
     pub weight: u32,
+    /// How many priorities there are; the last is the least urgent.
+    pub priority_levels: u32,
+    /// Whether answers leave in the order in which their requests came.
+    pub preserve_ordering: bool,
+    /// How long requests may wait. None: a request's own `timeout` is its deadline.
+    pub timeout: Option<QueueTimeout>,
+    /// What holds for single priorities in place of that.
+    pub priorities: Vec<PriorityPolicy>,
 }
 
 impl QueuePolicy {
-    /// The least urgent priority.
-    pub const LOWEST: u32 = 10;
+    /// How many priorities there are if nothing is said.
+    pub const LEVELS: u32 = 10;
+    /// How many there may be.
+    pub const MOST_LEVELS: u32 = 100;
 }
 
 impl Default for QueuePolicy {
@@ -125,6 +152,10 @@ impl Default for QueuePolicy {
             default_deadline: None,
             default_priority: 5,
             weight: 1,
+            priority_levels: Self::LEVELS,
+            preserve_ordering: false,
+            timeout: None,
+            priorities: Vec::new(),
         }
     }
 }
@@ -217,6 +248,8 @@ pub struct WarmUpPolicy {
     pub runs: usize,
     /// Shapes for inputs whose dimensions vary, by input name; without the batch dimension.
     pub shapes: Vec<WarmUpShape>,
+    /// Requests that are run besides, as they are written.
+    pub requests: Vec<WarmUpRequest>,
 }
 
 impl Default for WarmUpPolicy {
@@ -224,6 +257,7 @@ impl Default for WarmUpPolicy {
         Self {
             runs: 1,
             shapes: Vec::new(),
+            requests: Vec::new(),
         }
     }
 }
@@ -235,6 +269,43 @@ pub struct WarmUpShape {
     pub input: String,
     /// Its dimensions, without the batch dimension.
     pub dimensions: Vec<i64>,
+}
+
+/// A request that is run before the first real one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmUpRequest {
+    /// What messages call it.
+    pub name: String,
+    /// How many rows it has, each like the first.
+    pub rows: usize,
+    /// How often it is run.
+    pub count: usize,
+    /// Every input of the model.
+    pub inputs: Vec<WarmUpInput>,
+}
+
+/// An input of such a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmUpInput {
+    /// The model's name for it.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its dimensions, without the batch dimension.
+    pub shape: Vec<i64>,
+    /// What is in it.
+    pub data: WarmUpData,
+}
+
+/// What an input holds when the model is warmed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WarmUpData {
+    /// Zeros; of BYTES, empty elements.
+    Zero,
+    /// Made-up numbers.
+    Random,
+    /// One row as it is in this file of the folder `warmup` beside the versions.
+    File(String),
 }
 
 /// What runs a model.
@@ -264,6 +335,16 @@ pub struct OnnxRuntimePolicy {
     pub session: Vec<(String, String)>,
     /// Options of the CUDA execution provider, such as `gpu_mem_limit`.
     pub cuda: Vec<(String, String)>,
+    /// Threads for operators that run side by side; none means every core. Only if `parallel`.
+    pub inter_threads: Option<usize>,
+    /// Whether operators that do not depend on each other run side by side.
+    pub parallel: bool,
+    /// Whether the use of memory is planned ahead; none: as ONNX Runtime does by itself.
+    pub memory_pattern: Option<bool>,
+    /// Whether memory of the host is kept for the next run; none: as ONNX Runtime does by itself.
+    pub arena: Option<bool>,
+    /// Entries of each run's configuration, such as `memory.enable_memory_arena_shrinkage`.
+    pub run: Vec<(String, String)>,
     /// Whether TensorRT is put before CUDA, and with which options, such as `trt_fp16_enable`.
     pub tensorrt: Option<Vec<(String, String)>>,
 }

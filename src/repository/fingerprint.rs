@@ -1,6 +1,8 @@
 //! What files look like from outside, to tell when they have changed.
 
+use std::collections::hash_map::DefaultHasher;
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -35,6 +37,13 @@ impl Fingerprint {
                 .map(|(path, size, time, tag)| (path, size, Some(time), tag))
                 .collect(),
         )
+    }
+
+    /// What a text that is in no file looks like.
+    pub(super) fn of_text(text: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self(vec![(PathBuf::new(), hasher.finish(), None, None)])
     }
 
     /// This one and another as one.

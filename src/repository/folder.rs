@@ -1,4 +1,4 @@
-//! One model's folder: `model.toml`, and a folder for each version.
+//! One model's folder: `model.toml` or `config.pbtxt`, and a folder for each version.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use super::{Fingerprint, RepositoryError, labels};
 use crate::backend::Artifact;
-use crate::config::read_model_policy;
+use crate::config::{read_model_config, read_model_config_json, read_model_policy};
 use crate::model::{ModelPolicy, VersionId, VersionPolicy};
 
 /// The file beside the versions that says how to serve them.
 const CONFIGURATION: &str = "model.toml";
-/// The model's file in a version's folder.
+/// The file that says it where there is no `model.toml`, in Triton's form.
+const TRITON: &str = "config.pbtxt";
+/// The model's file in a version's folder, if the policy names no other.
 const MODEL: &str = "model.onnx";
 
 /// One model as it lies in the repository.
@@ -21,38 +23,56 @@ const MODEL: &str = "model.onnx";
 pub struct ModelFolder {
     /// Where it is.
     pub path: PathBuf,
-    /// What `model.toml` says, or the defaults.
+    /// What its configuration says, or the defaults.
     pub policy: ModelPolicy,
+    /// What the policy was read from; none for the defaults.
+    pub configuration: Option<PathBuf>,
     fingerprints: BTreeMap<u64, Fingerprint>,
     lease: Option<Arc<File>>,
 }
 
 impl ModelFolder {
-    pub(super) fn read(path: &Path) -> Result<Self, RepositoryError> {
-        let configuration = path.join(CONFIGURATION);
-        let mut policy = match fs::read_to_string(&configuration) {
-            Ok(source) => read_model_policy(&configuration, &source)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => ModelPolicy::default(),
-            Err(source) => {
-                return Err(RepositoryError::File {
-                    path: configuration,
-                    source,
-                });
-            }
+    /// The folder at `path` of a model of this name: `model.toml` says how it is served, else
+    /// `config.pbtxt`. With both, the latter is for other servers.
+    pub fn read(path: &Path, model: &str) -> Result<Self, RepositoryError> {
+        let (own, triton) = (path.join(CONFIGURATION), path.join(TRITON));
+        let (policy, configuration) = match (text_of(&own)?, text_of(&triton)?) {
+            (Some(source), _) => (read_model_policy(&own, &source)?, Some(own)),
+            (None, Some(source)) => (read_model_config(model, &triton, &source)?, Some(triton)),
+            (None, None) => (ModelPolicy::default(), None),
         };
+        let mark = match configuration.as_ref().and_then(|file| file.file_name()) {
+            Some(file) => Fingerprint::of(path, Path::new(file))?,
+            None => Fingerprint::default(),
+        };
+        Self::with(path, policy, configuration, mark)
+    }
+
+    /// The folder at `path`, served as a client says: a ModelConfig in JSON in place of what is there.
+    pub(super) fn read_as(path: &Path, model: &str, config: &str) -> Result<Self, RepositoryError> {
+        let policy = read_model_config_json(model, config)?;
+        Self::with(path, policy, None, Fingerprint::of_text(config))
+    }
+
+    fn with(
+        path: &Path,
+        mut policy: ModelPolicy,
+        configuration: Option<PathBuf>,
+        mut mark: Fingerprint,
+    ) -> Result<Self, RepositoryError> {
         labels::read(path, &mut policy.labels)?;
-        let mut policy_mark = Fingerprint::of(path, Path::new(CONFIGURATION))?;
         for labels in &policy.labels.0 {
-            policy_mark = policy_mark.with(Fingerprint::of(path, &labels.file)?);
+            mark = mark.with(Fingerprint::of(path, &labels.file)?);
         }
         let mut fingerprints = BTreeMap::new();
         for version in numbered_folders(path)? {
-            let mark = Fingerprint::of(path, Path::new(&version.to_string()))?;
-            fingerprints.insert(version, mark.with(policy_mark.clone()));
+            let own = Fingerprint::of(path, Path::new(&version.to_string()))?;
+            fingerprints.insert(version, own.with(mark.clone()));
         }
         Ok(Self {
             path: path.to_owned(),
             policy,
+            configuration,
             fingerprints,
             lease: None,
         })
@@ -64,12 +84,18 @@ impl ModelFolder {
         self
     }
 
+    /// Whether there is a `config.pbtxt` that is not read.
+    pub fn passes_over_triton(&self) -> bool {
+        let triton = self.path.join(TRITON);
+        self.configuration.as_ref() != Some(&triton) && triton.is_file()
+    }
+
     /// The versions that are there, ascending.
     pub fn versions(&self) -> Vec<u64> {
         self.fingerprints.keys().copied().collect()
     }
 
-    /// Changes when the version's files, `model.toml` or label files do.
+    /// Changes when the version's files, its configuration or label files do.
     pub fn fingerprint(&self, version: u64) -> Fingerprint {
         self.fingerprints.get(&version).cloned().unwrap_or_default()
     }
@@ -79,7 +105,7 @@ impl ModelFolder {
         let folder = self.path.join(id.version.to_string());
         Artifact {
             id,
-            file: folder.join(MODEL),
+            file: folder.join(self.policy.file.as_deref().unwrap_or(MODEL)),
             folder,
             policy: self.policy.clone(),
             lease: self.lease.clone(),
@@ -92,13 +118,27 @@ impl ModelFolder {
         let there = self.versions();
         match &self.policy.versions {
             VersionPolicy::Specific(wanted) => {
-                format!("{path}: model.toml asks for versions {wanted:?}, and there are {there:?}")
+                format!(
+                    "{path}: the configuration asks for versions {wanted:?}, and there are {there:?}"
+                )
             }
             _ if self.policy.ensemble.is_some() => {
                 format!("{path}: there is no version; make the folder {path}/1, which may be empty")
             }
             _ => format!("{path}: there is no version; put the model at {path}/1/{MODEL}"),
         }
+    }
+}
+
+/// The text of a file, if it is there.
+fn text_of(file: &Path) -> Result<Option<String>, RepositoryError> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RepositoryError::File {
+            path: file.to_owned(),
+            source,
+        }),
     }
 }
 

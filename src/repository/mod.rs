@@ -1,5 +1,6 @@
-//! Models as they lie in a folder or a store: `<root>/<model>/<version>/model.onnx`, `model.toml`
-//! beside the versions. Uses `config` to read `model.toml` and `model` for names and policies.
+//! Models as they lie in a folder or a store: `<root>/<model>/<version>/model.onnx`, `model.toml` or
+//! `config.pbtxt` beside the versions; and models that came with a load, kept like that.
+//! Uses `config` to read the configuration and `model` for names and policies.
 //! Never loads a model, and never leaves its root.
 
 mod fingerprint;
@@ -7,6 +8,7 @@ mod folder;
 mod labels;
 mod needs;
 mod remote;
+mod uploads;
 
 use std::fs;
 use std::io;
@@ -19,6 +21,7 @@ pub use folder::ModelFolder;
 pub use needs::MOST_NESTED;
 use remote::Mirror;
 pub use remote::{RemoteError, RemoteSettings};
+pub use uploads::{Upload, Uploads};
 use url::Url;
 
 use crate::clock::Clock;
@@ -52,7 +55,21 @@ pub enum RepositoryError {
         /// What the file system said.
         source: io::Error,
     },
-    /// `model.toml` is wrong.
+    /// What a client sent with a load cannot be taken.
+    #[error("{0}")]
+    Refused(String),
+    /// More files came with loads than may be kept.
+    #[error(
+        "{bytes} bytes of files came, and {room} of max_uploaded_bytes are free; unload models that \
+         came with files, or put them into the repository"
+    )]
+    Crowded {
+        /// How much came.
+        bytes: u64,
+        /// How much would have been taken.
+        room: u64,
+    },
+    /// The configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] Report),
     /// Ensembles that are made of each other.
@@ -189,9 +206,19 @@ impl Repository {
     /// One model's folder: its policy and the versions in it.
     pub fn read(&self, model: &str) -> Result<ModelFolder, RepositoryError> {
         match &self.place {
-            Place::Folder(root) => ModelFolder::read(&self.folder(root, model)?),
+            Place::Folder(root) => ModelFolder::read(&self.folder(root, model)?, model),
             Place::Store(mirror) => mirror
                 .read(model)
+                .unwrap_or_else(|| Err(self.no_model(model))),
+        }
+    }
+
+    /// The same folder, served by this ModelConfig in JSON in place of its own configuration.
+    pub fn read_as(&self, model: &str, config: &str) -> Result<ModelFolder, RepositoryError> {
+        match &self.place {
+            Place::Folder(root) => ModelFolder::read_as(&self.folder(root, model)?, model, config),
+            Place::Store(mirror) => mirror
+                .read_as(model, config)
                 .unwrap_or_else(|| Err(self.no_model(model))),
         }
     }

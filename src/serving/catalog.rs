@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::ensemble::Ensemble;
 use super::graph::Interface;
 use super::inputs::InputCheck;
+use super::order::Order;
 use super::runner::Runner;
 use super::sequences::Sequences;
 use super::statistics::{Ledger, Statistics};
@@ -45,6 +46,8 @@ pub struct Version {
     pub(super) check: InputCheck,
     /// Its sequences, if it is stateful.
     pub(super) sequences: Option<Arc<Sequences>>,
+    /// Whose answer leaves when, if that matters.
+    pub(super) order: Option<Arc<Order>>,
     pub(super) ledger: Arc<Ledger>,
     /// Its answers that are given again, if it has them cached.
     pub(super) cached: Option<Cached>,

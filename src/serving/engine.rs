@@ -11,11 +11,12 @@ use super::classification::classify;
 use super::ensemble::{Bound, Ensemble};
 use super::inputs::Checked;
 use super::lane::{Refused, Seat};
+use super::order::Order;
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use super::sequences::Sequences;
-use super::ticket::late;
+use super::ticket::{late, timed_out};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
-use crate::model::QueuePolicy;
+use crate::model::{QueuePolicy, TimeoutAction};
 use crate::scheduler::{Item, Rejected};
 use crate::status::Status;
 use crate::tensor::Tensor;
@@ -76,19 +77,19 @@ impl Engine {
         if let Some(ensemble) = version.ensemble() {
             return self.pass(ensemble, version, request, checked, now).await;
         }
-        let deadline = deadline(request, version, now);
+        let terms = Terms::of(request, version, now);
         if let Some(sequences) = &version.sequences {
             let sequences = Arc::clone(sequences);
-            return Box::pin(self.go_on(request, version, sequences, checked, now, deadline)).await;
+            return Box::pin(self.go_on(request, version, sequences, checked, terms)).await;
         }
         let Some(cached) = &version.cached else {
-            return self.run(version, request, checked, now, deadline).await;
+            return self.run(version, request, checked, terms).await;
         };
         let question = cached.question(&version.signature, &checked);
-        if let Some(outputs) = self.recall(version, cached, &question, now, deadline)? {
+        if let Some(outputs) = self.recall(version, cached, &question, &terms)? {
             return Ok(response(version, request, outputs));
         }
-        let answer = self.run(version, request, checked, now, deadline).await?;
+        let answer = self.run(version, request, checked, terms).await?;
         self.keep(version, cached, question, &answer);
         Ok(answer)
     }
@@ -99,15 +100,14 @@ impl Engine {
         version: &Version,
         cached: &Cached,
         question: &Question,
-        arrived: Moment,
-        deadline: Option<Moment>,
+        terms: &Terms,
     ) -> Result<Option<Vec<OutputTensor>>, Status> {
         let found = cached.find(question);
         let now = self.clock.now();
-        let took = now - arrived;
+        let took = now - terms.arrived;
         if found.is_none() {
             version.ledger.missed(took);
-        } else if deadline.is_some_and(|deadline| deadline <= now) {
+        } else if terms.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(late(took, Duration::ZERO));
         } else {
             let milliseconds = wall_nanoseconds() / 1_000_000;
@@ -134,22 +134,24 @@ impl Engine {
         version: &Arc<Version>,
         request: &mut InferRequest,
         mut checked: Checked,
-        now: Moment,
-        deadline: Option<Moment>,
+        terms: Terms,
     ) -> Result<InferResponse, Status> {
         let newer;
         let mut version = version;
-        let mut seat = match queue(version, now, deadline, request.priority, &mut checked) {
+        let now = terms.arrived;
+        let mut seat = match queue(version, now, &terms, &mut checked) {
             Err(Refused::Closed) => {
                 // Replaced between the look and the queue: the newer one has the same name.
                 newer = self.catalog.resolve(&request.model, &request.version)?;
                 version = &newer;
-                queue(version, now, deadline, request.priority, &mut checked)
+                queue(version, now, &terms, &mut checked)
             }
             queued => queued,
         }
         .map_err(|refused| self.refusal(version, refused))?;
-        let outputs = self.wait(&mut seat, now, deadline, request.alone).await?;
+        let outputs = self
+            .in_turn(version, &mut seat, &terms, request.alone)
+            .await?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
     }
@@ -161,8 +163,7 @@ impl Engine {
         version: &Arc<Version>,
         sequences: Arc<Sequences>,
         mut checked: Checked,
-        now: Moment,
-        deadline: Option<Moment>,
+        terms: Terms,
     ) -> Result<InferResponse, Status> {
         let wrong = |what| Status::invalid(format!("{}: {what}", version.id));
         if checked.rows != 1 {
@@ -172,7 +173,7 @@ impl Engine {
             )));
         }
         let leg = sequences
-            .leg(request.sequence.take(), now, deadline)
+            .leg(request.sequence.take(), terms.arrived, terms.deadline)
             .await?;
         let stateful = &sequences.stateful;
         let sent = std::mem::take(&mut checked.inputs);
@@ -180,11 +181,14 @@ impl Engine {
             .inputs(sent, &leg.sequence, &leg.states)
             .map_err(wrong)?;
         checked.class = stateful.class(checked.class, &leg.states);
-        let queued = if leg.waited { self.clock.now() } else { now };
-        let mut seat = queue(version, queued, deadline, request.priority, &mut checked)
+        let queued = match leg.waited {
+            true => self.clock.now(),
+            false => terms.arrived,
+        };
+        let mut seat = queue(version, queued, &terms, &mut checked)
             .map_err(|refused| self.refusal(version, refused))?;
         let alone = request.alone && !leg.waited;
-        let outputs = self.wait(&mut seat, now, deadline, alone).await?;
+        let outputs = self.in_turn(version, &mut seat, &terms, alone).await?;
         let outputs = leg.finish(outputs)?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -228,6 +232,26 @@ impl Engine {
         })
     }
 
+    /// Waits for an answer as long as the queue lets it, and until it is its turn to leave.
+    async fn in_turn(
+        &self,
+        version: &Version,
+        seat: &mut Seat,
+        terms: &Terms,
+        alone: bool,
+    ) -> Result<Vec<Tensor>, Status> {
+        let place = version.order.as_ref().map(Order::enter);
+        let (arrived, deadline) = (terms.arrived, terms.deadline);
+        let answer = match terms.limit {
+            None => self.wait(seat, arrived, deadline, alone).await,
+            Some(limit) => self.wait_until(limit, seat, arrived, deadline).await,
+        };
+        if let Some(place) = place {
+            place.turn().await;
+        }
+        answer
+    }
+
     async fn wait(
         &self,
         seat: &mut Seat,
@@ -245,6 +269,29 @@ impl Engine {
                 Err(late(self.clock.now() - arrived, Duration::ZERO))
             }
         }
+    }
+
+    /// Waits for so long while the request is queued, and for its answer once it is not.
+    async fn wait_until(
+        &self,
+        (moment, action): (Moment, TimeoutAction),
+        seat: &mut Seat,
+        arrived: Moment,
+        deadline: Option<Moment>,
+    ) -> Result<Vec<Tensor>, Status> {
+        tokio::select! {
+            biased;
+            answer = self.wait(seat, arrived, deadline, false) => return answer,
+            () = self.clock.sleep_until(moment) => {}
+        }
+        match action {
+            TimeoutAction::Reject if seat.leave() => {
+                return Err(timed_out(self.clock.now() - arrived));
+            }
+            TimeoutAction::Reject => {}
+            TimeoutAction::Delay => seat.step_back(),
+        }
+        self.wait(seat, arrived, deadline, false).await
     }
 
     fn refusal(&self, version: &Version, refused: Refused) -> Status {
@@ -269,24 +316,66 @@ impl Engine {
     }
 }
 
+/// How a request waits.
+struct Terms {
+    arrived: Moment,
+    deadline: Option<Moment>,
+    level: u32,
+    /// Until when it may be in the queue, and what then.
+    limit: Option<(Moment, TimeoutAction)>,
+}
+
+impl Terms {
+    fn of(request: &InferRequest, version: &Version, arrived: Moment) -> Self {
+        let level = level(request.priority, &version.policy.queue);
+        Self {
+            arrived,
+            deadline: deadline(request, version, arrived),
+            level,
+            limit: limit(request, version, level, arrived),
+        }
+    }
+}
+
 fn deadline(request: &InferRequest, version: &Version, now: Moment) -> Option<Moment> {
-    let default = version.policy.queue.default_deadline;
-    request.deadline.or(default.map(|default| now + default))
+    let queue = &version.policy.queue;
+    // Where the queue has a timeout, the request's own is about the queue too.
+    let own = request.timeout.filter(|_| queue.timeout.is_none());
+    let own = own.map(|own| now + own);
+    let asked = match (request.deadline, own) {
+        (Some(call), Some(own)) => Some(call.min(own)),
+        (call, own) => call.or(own),
+    };
+    asked.or(queue.default_deadline.map(|default| now + default))
+}
+
+/// Until when the request may be in the queue, and what then.
+fn limit(
+    request: &InferRequest,
+    version: &Version,
+    level: u32,
+    now: Moment,
+) -> Option<(Moment, TimeoutAction)> {
+    let queue = &version.policy.queue;
+    let mut priorities = queue.priorities.iter();
+    let own = priorities.find(|priority| priority.level == level + 1);
+    let timeout = own.map(|own| &own.timeout).or(queue.timeout.as_ref())?;
+    let after = timeout.of(request.timeout)?;
+    Some((now + after, timeout.action))
 }
 
 fn queue(
     version: &Arc<Version>,
     now: Moment,
-    deadline: Option<Moment>,
-    priority: Option<u64>,
+    terms: &Terms,
     checked: &mut Checked,
 ) -> Result<Seat, Refused> {
     let item = Item {
         rows: checked.rows,
         length: checked.length,
         class: checked.class,
-        deadline,
-        level: level(priority, &version.policy.queue),
+        deadline: terms.deadline,
+        level: terms.level,
     };
     version.runner.submit(now, item, &mut checked.inputs)
 }
@@ -294,11 +383,11 @@ fn queue(
 /// The scheduler's level of a priority; one beyond the lowest is the lowest.
 fn level(priority: Option<u64>, policy: &QueuePolicy) -> u32 {
     let priority = priority.map_or(policy.default_priority, |priority| {
-        u32::try_from(priority).map_or(QueuePolicy::LOWEST, |priority| {
-            priority.clamp(1, QueuePolicy::LOWEST)
+        u32::try_from(priority).map_or(policy.priority_levels, |priority| {
+            priority.clamp(1, policy.priority_levels)
         })
     });
-    priority - 1
+    priority.saturating_sub(1)
 }
 
 fn out_of_bounds(version: &Version, bound: &Bound) -> Status {
@@ -332,7 +421,7 @@ fn chosen(version: &Version, outputs: impl Iterator<Item = (usize, Tensor)>) -> 
     let named = outputs.filter_map(|(position, tensor)| {
         Some(OutputTensor {
             name: Arc::clone(version.output_names.get(position)?),
-            tensor,
+            tensor: version.check.seen(position, tensor),
             region: None,
         })
     });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::facade::Facade;
 use super::request::InferRequest;
 use super::stacking::Stacking;
 use crate::model::{Signature, TensorSpec, round_up};
@@ -37,6 +38,8 @@ pub(super) struct InputCheck {
     /// shape class.
     shaped: bool,
     hasher: RandomState,
+    /// How clients see the model, if it is otherwise than it is.
+    facade: Option<Facade>,
 }
 
 impl InputCheck {
@@ -54,7 +57,22 @@ impl InputCheck {
             stacking,
             shaped,
             hasher: RandomState::new(),
+            facade: None,
         }
+    }
+
+    /// The same where clients see the model so.
+    pub(super) fn behind(mut self, facade: Option<Facade>) -> Self {
+        self.facade = facade;
+        self
+    }
+
+    /// An output of the model as clients see it.
+    pub(super) fn seen(&self, position: usize, mut tensor: Tensor) -> Tensor {
+        if let Some(facade) = &self.facade {
+            facade.leave(position, &mut tensor);
+        }
+        tensor
     }
 
     pub(super) fn check(
@@ -62,17 +80,24 @@ impl InputCheck {
         request: &mut InferRequest,
         max_batch_size: usize,
     ) -> Result<Checked, Status> {
-        let inputs = self.in_order(request)?;
+        let mut inputs = self.in_order(request)?;
         for (spec, tensor) in self.signature.inputs.iter().zip(&inputs) {
             self.check_tensor(spec, tensor)?;
         }
         self.check_symbols(&inputs)?;
         let rows = self.rows(&inputs, max_batch_size)?;
+        let (class, length) = (self.class(&inputs), self.length(&inputs, rows)?);
+        let mut outputs = self.wanted(&request.outputs)?;
+        if let Some(facade) = &self.facade {
+            facade.enter(&mut inputs);
+            let seen = outputs.iter_mut();
+            seen.for_each(|output| *output = facade.position(*output));
+        }
         Ok(Checked {
-            class: self.class(&inputs),
+            class,
             rows,
-            length: self.length(&inputs, rows)?,
-            outputs: self.wanted(&request.outputs)?,
+            length,
+            outputs,
             inputs,
         })
     }

@@ -4,6 +4,7 @@
 //! next batch, so a request changes threads once on its way in and once on its way out.
 
 mod core;
+mod levels;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 pub(super) use self::core::Next;
 use self::core::{Core, Decision};
+pub(super) use self::levels::Levels;
 use super::changes::Changes;
 use super::delivery::Delivery;
 use super::instance::{Broken, Instance};
@@ -82,6 +84,11 @@ impl Lane {
         lane
     }
 
+    /// Bounds how many requests of each priority wait, before the first comes.
+    pub(super) fn bound(&self, levels: Levels) {
+        self.lock().levels = levels;
+    }
+
     /// An executor of `group` took this long for so much in its warm-up.
     pub(super) fn seed(&self, group: usize, load: Load, took: Duration) {
         self.lock().batcher.seed(group, load, took);
@@ -122,6 +129,9 @@ impl Lane {
         }
         if core.alive() == 0 {
             return Err(Refused::Down(core.down.clone()));
+        }
+        if !core.levels.admits(item.level) {
+            return Err(Refused::Rejected(Rejected::Full));
         }
         let admitted = core.batcher.admit(now, item).map_err(Refused::Rejected)?;
         let Admitted { id, leaves } = admitted;
@@ -358,13 +368,23 @@ impl Lane {
         }
     }
 
-    fn cancel(&self, id: ItemId) {
+    /// Takes a request out of the queue; false if it has left already.
+    fn cancel(&self, id: ItemId) -> bool {
         let mut core = self.lock();
-        if core.batcher.cancel(id) {
-            let job = core.unseat(id);
-            drop(core);
-            drop(job);
-        }
+        let queued = core.batcher.cancel(id);
+        let job = if queued { core.unseat(id) } else { None };
+        drop(core);
+        drop(job);
+        queued
+    }
+
+    /// Puts a request behind all that have not waited too long; gives its new number.
+    fn step_back(&self, id: ItemId) -> ItemId {
+        let mut core = self.lock();
+        let id = core.step_back(id);
+        // Whoever was to run it may have been its own task, which has been waiting since.
+        self.wake(core);
+        id
     }
 
     /// Parks until `moment`, unless another thread that waits looks again before.
@@ -440,6 +460,20 @@ impl Seat {
         let now = self.lane.clock.now();
         self.lane.delivery.saw(now, now - outputs.ended);
         Ok(outputs.tensors)
+    }
+}
+
+impl Seat {
+    /// Gives up, if the request is still queued. False if it is not, and will be answered.
+    pub(super) fn leave(&mut self) -> bool {
+        let left = self.lane.cancel(self.id);
+        self.answered |= left;
+        left
+    }
+
+    /// Lets all others go first.
+    pub(super) fn step_back(&mut self) {
+        self.id = self.lane.step_back(self.id);
     }
 }
 

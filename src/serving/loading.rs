@@ -9,13 +9,15 @@ use super::cache::{Cached, ResponseCache};
 use super::catalog::Version;
 use super::changes::Changes;
 use super::executor;
+use super::facade::Facade;
 use super::graph::Interface;
 use super::inputs::InputCheck;
 use super::instance::Instance;
-use super::lane::Lane;
+use super::lane::{Lane, Levels};
 use super::limiter::{Limiter, Stake, TooMany};
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
+use super::rehearsal::Rehearsal;
 use super::runner::Runner;
 use super::sequences::Sequences;
 use super::site::{Made, Site};
@@ -45,16 +47,18 @@ pub(super) enum LoadFailure {
     Memory(#[from] OverBudget),
     #[error(transparent)]
     Resource(#[from] TooMany),
-    #[error("model.toml says batch_axis = \"first\", but {0}")]
+    #[error("the configuration says that the first dimension counts rows (batch_axis), but {0}")]
     Axis(String),
     #[error("model.toml says [padding], but {0}")]
     Padding(String),
-    #[error("model.toml says [sequence], but {0}")]
+    #[error("the configuration says that it is stateful ([sequence]), but {0}")]
     Sequence(String),
-    #[error("model.toml says [labels], but {0}")]
+    #[error("the configuration names label files ([labels]), but {0}")]
     Labels(String),
-    #[error("warm-up with the shapes of model.toml failed: {0}")]
+    #[error("warm-up with what the configuration says failed: {0}")]
     WarmUp(String),
+    #[error("{0}")]
+    Tensors(String),
     #[error("no thread could be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -101,13 +105,25 @@ struct Plan {
     stateful: Option<Arc<Stateful>>,
     batching: Batching,
     stacking: Arc<Stacking>,
+    /// The model's own names of the outputs that answers are made of.
+    output_names: Vec<Arc<str>>,
+    /// What clients send and see.
+    client: Signature,
+    /// Between that and the model's own, where the configuration says other shapes.
+    facade: Option<Facade>,
 }
 
 impl Plan {
+    fn check(&self) -> InputCheck {
+        let stacking = Arc::clone(&self.stacking);
+        let check = InputCheck::new(&self.artifact.id.model, self.client.clone(), stacking);
+        check.behind(self.facade.clone())
+    }
+
     fn interface(self) -> Interface {
         let policy = self.artifact.policy;
         Interface {
-            signature: self.signature,
+            signature: self.client,
             max_batch_size: match self.batching {
                 Batching::Rows => policy.batch.max_batch_size,
                 Batching::Alone(_) => 1,
@@ -183,6 +199,7 @@ impl Loader {
         for instance in &mut instances {
             let executor = instance.made.executor.as_mut();
             instance.times = warm(executor, &plan, self.clock.as_ref())?;
+            rehearse(executor, &plan)?;
         }
         if self.budget.is_limited() {
             run_together(&mut instances, &plan, self.clock.as_ref());
@@ -202,6 +219,7 @@ impl Loader {
             let weights = self.backend(&artifact.policy).load(artifact, placement)?;
             let mut executor = weights.executor()?;
             let plan = self.plan(executor.as_mut(), artifact)?;
+            rehearse(executor.as_mut(), &plan)?;
             Ok(plan.interface())
         };
         inspect().map_err(|error| error.to_string())
@@ -223,8 +241,8 @@ impl Loader {
     fn plan(&self, executor: &mut dyn Executor, artifact: &Artifact) -> Result<Plan, LoadFailure> {
         let mut artifact = artifact.clone();
         let mut signature = executor.signature().clone();
-        check_labels(&artifact, &signature)?;
         let batch = &mut artifact.policy.batch;
+        let batch_axis = batch.axis;
         // A model whose first dimension is fixed takes just that many rows.
         if let (BatchAxis::First, Some(rows)) = (batch.axis, signature.fixed_rows()) {
             signature.vary_rows();
@@ -243,6 +261,7 @@ impl Loader {
         let warm_up = made_up(&artifact.policy, &signature, true);
         let trial = Trial {
             policy: &warm_up,
+            tensors: &artifact.policy.tensors,
             stacking: &stacking,
             clock: self.clock.as_ref(),
         };
@@ -251,13 +270,31 @@ impl Loader {
             check_padding(executor, &artifact, &batching, &trial, padding)?;
         }
         stacking.batched = batching.is_rows();
+        let stateful = stateful(&artifact, &signature, stacking.batched)?;
+        let sent = stateful.as_ref().map_or(&signature, |it| &it.client);
+        let names = sent.outputs.iter().map(|spec| spec.name.as_str().into());
+        let output_names = names.collect();
+        let seen = Facade::resolve(&artifact.policy.tensors, batch_axis, sent)
+            .map_err(LoadFailure::Tensors)?;
+        let (client, facade) = match seen {
+            Some((seen, facade)) => (seen, Some(facade)),
+            None => (sent.clone(), None),
+        };
+        if stacking.padding.is_some() && facade.as_ref().is_some_and(Facade::reshapes) {
+            let message = "inputs or outputs have a reshape; take one of the two out";
+            return Err(LoadFailure::Padding(message.to_owned()));
+        }
+        check_labels(&artifact, &client)?;
         Ok(Plan {
             warm_up: made_up(&artifact.policy, &signature, stacking.batched),
-            stateful: stateful(&artifact, &signature, stacking.batched)?,
             artifact,
             signature,
+            stateful,
             batching,
             stacking: Arc::new(stacking),
+            output_names,
+            client,
+            facade,
         })
     }
 
@@ -277,9 +314,11 @@ impl Loader {
         let Plan {
             artifact,
             signature,
+            client,
             batching,
             stacking,
             stateful,
+            output_names,
             ..
         } = plan;
         let ledger: Arc<Ledger> = Arc::default();
@@ -312,10 +351,11 @@ impl Loader {
             Arc::clone(&self.clock),
             self.changes.clone(),
         );
+        let queue = &artifact.policy.queue;
+        lane.bound(Levels::new(queue));
         for (group, load, took) in times {
             lane.seed(group, load, took);
         }
-        let client = plan.client();
         let sequences = stateful.as_ref().zip(artifact.policy.sequence.as_ref());
         let sequences = sequences.map(|(stateful, policy)| {
             Arc::new(Sequences::new(
@@ -329,12 +369,9 @@ impl Loader {
         });
         let version = Version {
             id: artifact.id.clone(),
-            output_names: client
-                .outputs
-                .iter()
-                .map(|spec| spec.name.as_str().into())
-                .collect(),
-            check: InputCheck::new(&artifact.id.model, client.clone(), Arc::clone(stacking)),
+            output_names: output_names.clone(),
+            check: plan.check(),
+            order: queue.preserve_ordering.then(Arc::default),
             sequences,
             policy: artifact.policy.clone(),
             devices,
@@ -396,14 +433,6 @@ impl Loader {
             Arc::clone(ledger),
             Arc::clone(&self.clock),
         )
-    }
-}
-
-impl Plan {
-    /// What clients send and see.
-    fn client(&self) -> &Signature {
-        let stateful = self.stateful.as_ref();
-        stateful.map_or(&self.signature, |stateful| &stateful.client)
     }
 }
 
@@ -473,7 +502,7 @@ fn batching(
     let by_dimensions = signature.batching();
     match (artifact.policy.batch.axis, by_dimensions) {
         (BatchAxis::Unbatched, _) => Ok(Batching::Alone(
-            "model.toml says batch_axis = \"none\"".to_owned(),
+            "the configuration says so (batch_axis = \"none\", max_batch_size: 0)".to_owned(),
         )),
         (BatchAxis::First, Batching::Alone(reason)) => Err(LoadFailure::Axis(reason)),
         (BatchAxis::First, Batching::Rows) => Ok(Batching::Rows),
@@ -549,6 +578,7 @@ fn warm(
     let policy = &plan.artifact.policy;
     let trial = Trial {
         policy: &plan.warm_up,
+        tensors: &policy.tensors,
         stacking: &plan.stacking,
         clock,
     };
@@ -562,4 +592,25 @@ fn warm(
         }
         Ok(times) => Ok(times),
     }
+}
+
+/// Runs the requests of the configuration, each of which has to succeed.
+fn rehearse(executor: &mut dyn Executor, plan: &Plan) -> Result<(), LoadFailure> {
+    let Artifact { policy, folder, .. } = &plan.artifact;
+    if policy.warm_up.requests.is_empty() {
+        return Ok(());
+    }
+    let rehearsal = Rehearsal {
+        folder: folder.parent().unwrap_or(folder),
+        check: &plan.check(),
+        signature: &plan.client,
+        stateful: plan.stateful.as_deref(),
+        batched: plan.stacking.batched,
+        sizes: &plan.stacking.sizes,
+        max_batch_size: policy.batch.max_batch_size,
+    };
+    let mut requests = policy.warm_up.requests.iter();
+    requests
+        .try_for_each(|request| rehearsal.run(executor, request))
+        .map_err(LoadFailure::WarmUp)
 }

@@ -15,11 +15,14 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::budget::OverBudget;
 use super::catalog::{Catalog, IndexEntry, ModelState, Version};
 use super::loading::{LoadFailure, Loader};
+use super::supplied::Supplied;
 use crate::backend::Artifact;
 use crate::clock::Clock;
 use crate::model::{VersionId, check_name};
 pub use crate::repository::Repository;
-use crate::repository::{Fingerprint, MOST_NESTED, ModelFolder, RemoteError, RepositoryError};
+use crate::repository::{
+    Fingerprint, MOST_NESTED, ModelFolder, RemoteError, RepositoryError, Upload, Uploads,
+};
 use crate::status::{Code, Status};
 use ensembles::Parts;
 
@@ -47,6 +50,8 @@ struct Known {
     seen: Option<Fingerprint>,
     /// What was tried last, so that watching does not try the same again.
     tried: Option<Fingerprint>,
+    /// The files that it serves, if they came with a load.
+    upload: Option<Upload>,
 }
 
 /// Brings what is served to what the repository says.
@@ -63,6 +68,8 @@ pub struct Reconciler {
     unload_least_used: bool,
     /// Models that were to serve from the start and do not yet; none before the start.
     missing: Mutex<Option<HashSet<String>>>,
+    /// Files that came with loads.
+    uploads: Arc<Uploads>,
 }
 
 impl std::fmt::Debug for Reconciler {
@@ -81,6 +88,7 @@ impl Reconciler {
         control: Control,
         load_threads: usize,
         unload_least_used: bool,
+        uploads: Arc<Uploads>,
     ) -> Arc<Self> {
         Arc::new(Self {
             repository: Arc::new(repository),
@@ -92,6 +100,7 @@ impl Reconciler {
             places: Arc::new(Semaphore::new(load_threads.max(1))),
             unload_least_used,
             missing: Mutex::new(None),
+            uploads,
         })
     }
 
@@ -142,15 +151,17 @@ impl Reconciler {
         }
     }
 
-    /// Loads or reloads a model because a client asks.
-    pub async fn load(&self, model: &str) -> Result<(), Status> {
+    /// Loads or reloads a model because a client asks, with what it brings for that.
+    pub async fn load(&self, model: &str, supplied: Supplied) -> Result<(), Status> {
         // Clients look for these words.
         let failed = |status: Status| status.about(format_args!("failed to load {model:?}"));
         self.allow("load")?;
         check_name(model).map_err(|error| failed(Status::invalid(error.to_string())))?;
-        let looked = self.repository.look_at(model).await;
-        looked.map_err(|error| failed(unreadable(&error)))?;
-        self.bring_up(model).await.map_err(failed)?;
+        if supplied.files.is_empty() {
+            let looked = self.repository.look_at(model).await;
+            looked.map_err(|error| failed(unreadable(&error)))?;
+        }
+        self.bring_up(model, supplied).await.map_err(failed)?;
         self.follow(&[model.to_owned()]).await;
         Ok(())
     }
@@ -183,7 +194,12 @@ impl Reconciler {
             tracing::info!(model = %version.id, "unloaded");
         }
         self.repository.release(model);
-        self.catalog.note_model(&Arc::from(model), "unloaded");
+        if known.upload.take().is_some() {
+            // Its files are gone, so there is nothing to load again.
+            self.catalog.forget(model);
+        } else {
+            self.catalog.note_model(&Arc::from(model), "unloaded");
+        }
     }
 
     /// Every model and version, those in the repository that were never loaded among them.
@@ -223,7 +239,12 @@ impl Reconciler {
         let mut loads = JoinSet::new();
         for name in names {
             let this = Arc::clone(self);
-            loads.spawn(async move { this.bring_up(&name).await.is_err().then_some(name) });
+            loads.spawn(async move {
+                this.bring_up(&name, Supplied::default())
+                    .await
+                    .is_err()
+                    .then_some(name)
+            });
         }
         loads.join_all().await.into_iter().flatten().collect()
     }
@@ -265,23 +286,27 @@ impl Reconciler {
 
     /// Loads what the repository says of one model, after the models that it is made of. No lock is
     /// held while those are waited for.
-    async fn bring_up(&self, model: &str) -> Result<(), Status> {
+    async fn bring_up(&self, model: &str, supplied: Supplied) -> Result<(), Status> {
         let needs = self.needs(model).await;
         for part in needs.iter().flatten() {
             self.bring_up_part(part).await;
         }
-        self.bring_up_itself(model, needs.map(drop)).await
+        self.bring_up_itself(model, needs.map(drop), supplied).await
     }
 
     async fn bring_up_itself(
         &self,
         model: &str,
         needs: Result<(), RepositoryError>,
+        supplied: Supplied,
     ) -> Result<(), Status> {
         let known = self.known(model);
         let mut known = known.lock().await;
         let name: Arc<str> = Arc::from(model);
-        let result = self.reload(&name, &mut known, needs).await;
+        let result = match supplied.is_empty() {
+            true => self.reload(&name, &mut known, needs).await,
+            false => self.reload_as(&name, &mut known, supplied).await,
+        };
         if let Err(status) = &result {
             tracing::error!(model, reason = status.message, "not loaded");
         } else {
@@ -322,7 +347,60 @@ impl Reconciler {
                 return Err(unreadable(&error));
             }
         };
-        self.install(name, known, folder).await
+        let result = self.install(name, known, folder).await;
+        if result.is_ok() {
+            known.upload = None;
+        }
+        result
+    }
+
+    /// Loads a model as a client says, with its files if some came.
+    async fn reload_as(
+        &self,
+        name: &Arc<str>,
+        known: &mut Known,
+        supplied: Supplied,
+    ) -> Result<(), Status> {
+        let (repository, uploads) = (Arc::clone(&self.repository), Arc::clone(&self.uploads));
+        let model = name.to_string();
+        let read = blocking(move || {
+            let Supplied { config, files } = supplied;
+            let config = config.unwrap_or_default();
+            if files.is_empty() {
+                return Ok((repository.read_as(&model, &config)?, None));
+            }
+            let (folder, upload) = uploads.take(&model, &config, &files)?;
+            Ok((folder, Some(upload)))
+        })
+        .await;
+        let (folder, upload) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                self.forget_stranger(name, known);
+                return Err(not_taken(&error));
+            }
+        };
+        self.parts.note(name, folder.policy.ensemble.as_ref());
+        let before = known.loaded.clone();
+        let result = self.install(name, known, folder).await;
+        if result.is_ok() || known.loaded != before {
+            known.upload = upload;
+        } else {
+            let came = upload.is_some();
+            drop(upload);
+            if came && known.loaded.is_empty() {
+                self.catalog.forget(name);
+            }
+            self.forget_stranger(name, known);
+        }
+        result
+    }
+
+    /// A client can ask for any name; none that nothing is known of may cost memory.
+    fn forget_stranger(&self, name: &Arc<str>, known: &Known) {
+        if known.loaded.is_empty() && self.catalog.versions(name).is_err() {
+            self.known_models().remove(name);
+        }
     }
 
     /// The model's folder and what it looks like, brought here if it is elsewhere.
@@ -482,6 +560,17 @@ impl Reconciler {
     fn known_models(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<AsyncMutex<Known>>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why what a client brought is not loaded.
+fn not_taken(error: &RepositoryError) -> Status {
+    let code = match error {
+        RepositoryError::Refused(_) | RepositoryError::Configuration(_) => Code::InvalidArgument,
+        RepositoryError::Crowded { .. } => Code::ResourceExhausted,
+        RepositoryError::NoModel { .. } => Code::NotFound,
+        _ => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
 }
 
 fn unreadable(error: &RepositoryError) -> Status {

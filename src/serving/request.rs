@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shared_memory::RegionPart;
 use crate::clock::Moment;
@@ -33,6 +34,8 @@ pub struct InferRequest {
     pub classes: Vec<(usize, usize)>,
     /// When the answer is worthless.
     pub deadline: Option<Moment>,
+    /// How long the client is willing to wait, as it says itself; what that means the version decides.
+    pub timeout: Option<Duration>,
     /// 1 is the most urgent; none for the model's default.
     pub priority: Option<u64>,
     /// The sequence that it is part of; heard by stateful models alone.

@@ -133,6 +133,16 @@ impl Stateful {
         Ok(inputs)
     }
 
+    /// The same for the first request of a sequence.
+    pub(super) fn first_inputs(&self, sent: Vec<Tensor>) -> Result<Vec<Tensor>, String> {
+        let first = InSequence {
+            id: CorrelationId::Number(1),
+            start: true,
+            end: false,
+        };
+        self.inputs(sent, &first, &self.initial())
+    }
+
     /// With whom a request can share a run, if its class without its states is `class`.
     pub(super) fn class(&self, class: ShapeClass, states: &[Tensor]) -> ShapeClass {
         if !self.shaped {

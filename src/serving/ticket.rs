@@ -81,3 +81,10 @@ pub(super) fn late(waited: Duration, expected: Duration) -> Status {
     };
     Status::new(Code::DeadlineExceeded, message)
 }
+
+/// What a request is told that was in the queue as long as it may be.
+pub(super) fn timed_out(waited: Duration) -> Status {
+    let milliseconds = waited.as_secs_f64() * 1e3;
+    let message = format!("the queue's timeout passed after {milliseconds:.1} ms in the queue");
+    Status::new(Code::DeadlineExceeded, message)
+}

@@ -12,7 +12,9 @@ use super::padding::{PadInput, Padding};
 use super::stacking::Stacking;
 use crate::backend::{Executor, Input, RunError};
 use crate::clock::Clock;
-use crate::model::{Signature, TensorSpec, WarmUpPolicy, round_up};
+use crate::model::{
+    Signature, TensorPolicy, TensorSpec, TensorsPolicy, WarmUpPolicy, declared, round_up,
+};
 use crate::scheduler::Load;
 use crate::tensor::{
     Dtype, Shape, Slicer, Tensor, append_element, cut, elements, pad_into, padded_bytes,
@@ -28,7 +30,7 @@ const OWN_LENGTH: usize = 5;
 const TOLERANCE: f64 = 1e-2;
 
 /// The most bytes that warm-up makes up for one run: rows are left out rather than memory taken.
-const MOST_BYTES: usize = 64 << 20;
+pub(super) const MOST_BYTES: usize = 64 << 20;
 
 /// What the trial found.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +46,7 @@ pub(super) enum Verdict {
 /// Makes up inputs of one model, as its policy and its stacking want them.
 pub(super) struct Trial<'a> {
     pub(super) policy: &'a WarmUpPolicy,
+    pub(super) tensors: &'a TensorsPolicy,
     pub(super) stacking: &'a Stacking,
     pub(super) clock: &'a dyn Clock,
 }
@@ -197,6 +200,14 @@ impl Trial<'_> {
         Ok(None)
     }
 
+    /// The dimensions that the configuration gives an input, without the batch dimension.
+    fn stated(&self, spec: &TensorSpec) -> Option<&[i64]> {
+        let mut shapes = self.policy.shapes.iter();
+        let shape = shapes.find(|shape| shape.input == spec.name);
+        let listed = || declared(&self.tensors.inputs, &spec.name).map(TensorPolicy::model_shape);
+        shape.map(|shape| &shape.dimensions[..]).or_else(listed)
+    }
+
     fn inputs(&self, signature: &Signature, rows: usize, length: usize, seed: u64) -> Vec<Tensor> {
         let specs = signature.inputs.iter().enumerate();
         specs
@@ -210,7 +221,7 @@ impl Trial<'_> {
                         ..mask
                     };
                 }
-                let mut shape = shape(spec, self.policy, rows, self.stacking.batched);
+                let mut shape = shape(spec, self.stated(spec), rows, self.stacking.batched);
                 if let Some(axis) = self.stacking.input_axis(position) {
                     shape.set(axis, i64::try_from(length).unwrap_or(i64::MAX));
                 }
@@ -276,7 +287,10 @@ fn padded(tensor: &Tensor, input: Option<&PadInput>, length: usize) -> Tensor {
     }
 }
 
-fn run(executor: &mut dyn Executor, tensors: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+pub(super) fn run(
+    executor: &mut dyn Executor,
+    tensors: &[Tensor],
+) -> Result<Vec<Tensor>, RunError> {
     let inputs: Vec<Input<'_>> = tensors
         .iter()
         .map(|tensor| Input {
@@ -336,14 +350,14 @@ fn close(found: impl Iterator<Item = f64>, expected: impl Iterator<Item = f64>) 
     })
 }
 
-fn shape(spec: &TensorSpec, policy: &WarmUpPolicy, rows: usize, batched: bool) -> Shape {
-    let stated = policy.shapes.iter().find(|shape| shape.input == spec.name);
+fn shape(spec: &TensorSpec, stated: Option<&[i64]>, rows: usize, batched: bool) -> Shape {
     let inner = usize::from(batched);
     let mut dimensions: Vec<i64> = Vec::with_capacity(spec.dimensions.len());
     for (index, dimension) in spec.dimensions.iter().enumerate() {
         let stated = index
             .checked_sub(inner)
-            .and_then(|index| stated?.dimensions.get(index).copied());
+            .and_then(|index| stated?.get(index).copied())
+            .filter(|size| *size >= 0);
         dimensions.push(match dimension.size {
             _ if batched && index == 0 => i64::try_from(rows).unwrap_or(1),
             Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
@@ -355,7 +369,7 @@ fn shape(spec: &TensorSpec, policy: &WarmUpPolicy, rows: usize, batched: bool) -
 
 /// Numbers between 0 and 1 that differ from element to element and from seed to seed; whole ones
 /// are 0 or 1, which are valid tokens, indices and flags nearly everywhere.
-fn values(dtype: Dtype, count: usize, seed: u64) -> Bytes {
+pub(super) fn values(dtype: Dtype, count: usize, seed: u64) -> Bytes {
     let mut state = seed
         .wrapping_mul(0x9E37_79B9_7F4A_7C15)
         .wrapping_add(0x1234_5678_9ABC_DEF1);
@@ -386,7 +400,7 @@ fn append_value(data: &mut Vec<u8>, dtype: Dtype, bits: u64) {
 }
 
 /// A copy that starts where any element type may.
-fn aligned(data: &[u8]) -> Bytes {
+pub(super) fn aligned(data: &[u8]) -> Bytes {
     use crate::device::{AlignedMemory, HostMemory};
 
     struct Owner(AlignedMemory, usize);

@@ -1,24 +1,24 @@
 //! A version's policy in the protocol's `ModelConfig`, as Triton's tools read it.
 
+mod ensemble;
+mod runtime;
+mod scheduling;
 mod sequence;
-
-use std::time::Duration;
+mod warm_up;
 
 use crate::model::{
-    BackendPolicy, Batching, EnsemblePolicy, ModelPolicy, QueuePolicy, TensorSpec, VersionPolicy,
+    BackendPolicy, InstanceGroup, ModelPolicy, TensorFormat, TensorSpec, VersionPolicy, declared,
 };
-use crate::proto::model_config::SchedulingChoice;
+use crate::proto::model_input::Format;
 use crate::proto::model_instance_group::Kind;
+use crate::proto::model_rate_limiter::Resource;
 use crate::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::proto::{
-    DataType, ModelConfig, ModelDynamicBatching, ModelEnsembling, ModelInput, ModelInstanceGroup,
-    ModelOutput, ModelQueuePolicy, ModelResponseCache, ModelVersionPolicy, model_ensembling,
+    DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput, ModelRateLimiter,
+    ModelResponseCache, ModelTensorReshape, ModelTransactionPolicy, ModelVersionPolicy,
 };
 use crate::serving::Version;
 use crate::tensor::Dtype;
-
-/// The version of a step that names none.
-const NEWEST: i64 = -1;
 
 /// The protocol's name for what runs the model.
 pub(super) fn platform(policy: &ModelPolicy) -> &'static str {
@@ -52,19 +52,10 @@ pub fn model_config(version: &Version) -> ModelConfig {
     } else {
         0
     };
-    let inputs = version.signature.inputs.iter().map(|spec| ModelInput {
-        name: spec.name.clone(),
-        data_type: data_type(spec.dtype).into(),
-        dims: dims(spec, batched),
-        ..ModelInput::default()
-    });
-    let outputs = version.signature.outputs.iter().map(|spec| ModelOutput {
-        name: spec.name.clone(),
-        data_type: data_type(spec.dtype).into(),
-        dims: dims(spec, batched),
-        label_filename: label_file(policy, &spec.name),
-        ..ModelOutput::default()
-    });
+    let inputs = version.signature.inputs.iter();
+    let inputs = inputs.map(|spec| input(spec, policy, batched));
+    let outputs = version.signature.outputs.iter();
+    let outputs = outputs.map(|spec| output(spec, policy, batched));
     ModelConfig {
         name: version.id.model.to_string(),
         platform: platform(policy).to_owned(),
@@ -76,12 +67,25 @@ pub fn model_config(version: &Version) -> ModelConfig {
         instance_group: instance_groups(version),
         default_model_filename: match policy.ensemble {
             Some(_) => String::new(),
-            None => "model.onnx".to_owned(),
+            None => policy.file.as_deref().unwrap_or("model.onnx").to_owned(),
         },
-        scheduling_choice: scheduling(version),
+        scheduling_choice: scheduling::scheduling(version),
         response_cache: Some(ModelResponseCache {
             enable: policy.response_cache,
         }),
+        optimization: match policy.ensemble {
+            Some(_) => None,
+            None => Some(runtime::optimization(policy)),
+        },
+        parameters: runtime::parameters(policy),
+        metric_tags: policy.notes.metric_tags.iter().cloned().collect(),
+        model_warmup: policy
+            .warm_up
+            .requests
+            .iter()
+            .map(warm_up::warm_up)
+            .collect(),
+        model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
         ..ModelConfig::default()
     }
 }
@@ -94,56 +98,43 @@ fn label_file(policy: &ModelPolicy, output: &str) -> String {
     })
 }
 
+fn input(spec: &TensorSpec, policy: &ModelPolicy, batched: bool) -> ModelInput {
+    let said = declared(&policy.tensors.inputs, &spec.name);
+    let format = match said.and_then(|said| said.format) {
+        None => Format::None,
+        Some(TensorFormat::Nhwc) => Format::Nhwc,
+        Some(TensorFormat::Nchw) => Format::Nchw,
+    };
+    ModelInput {
+        name: spec.name.clone(),
+        data_type: data_type(spec.dtype).into(),
+        format: format.into(),
+        dims: dims(spec, batched),
+        reshape: said.and_then(|said| reshape(said.reshape.as_ref())),
+        ..ModelInput::default()
+    }
+}
+
+fn output(spec: &TensorSpec, policy: &ModelPolicy, batched: bool) -> ModelOutput {
+    let said = declared(&policy.tensors.outputs, &spec.name);
+    ModelOutput {
+        name: spec.name.clone(),
+        data_type: data_type(spec.dtype).into(),
+        dims: dims(spec, batched),
+        reshape: said.and_then(|said| reshape(said.reshape.as_ref())),
+        label_filename: label_file(policy, &spec.name),
+        ..ModelOutput::default()
+    }
+}
+
+fn reshape(shape: Option<&Vec<i64>>) -> Option<ModelTensorReshape> {
+    let shape = shape?.clone();
+    Some(ModelTensorReshape { shape })
+}
+
 pub(super) fn dims(spec: &TensorSpec, batched: bool) -> Vec<i64> {
     let shape = spec.protocol_shape();
     shape.into_iter().skip(usize::from(batched)).collect()
-}
-
-fn scheduling(version: &Version) -> Option<SchedulingChoice> {
-    let policy = &version.policy;
-    if let Some(ensemble) = &policy.ensemble {
-        return Some(SchedulingChoice::EnsembleScheduling(ensembling(ensemble)));
-    }
-    if let Some(sequence) = &policy.sequence {
-        let batching = sequence::batching(version, sequence);
-        return Some(SchedulingChoice::SequenceBatching(batching));
-    }
-    let Batching::Rows = version.batching else {
-        return None;
-    };
-    let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let preferred = policy.batch.preferred_sizes.iter();
-    Some(SchedulingChoice::DynamicBatching(ModelDynamicBatching {
-        preferred_batch_size: preferred
-            .map(|size| i32::try_from(*size).unwrap_or(i32::MAX))
-            .collect(),
-        priority_levels: u64::from(QueuePolicy::LOWEST),
-        default_priority_level: u64::from(policy.queue.default_priority),
-        max_queue_delay_microseconds: microseconds(policy.batch.max_queue_delay),
-        default_queue_policy: Some(ModelQueuePolicy {
-            max_queue_size: u32::try_from(policy.queue.max_queue_size).unwrap_or(u32::MAX),
-            default_timeout_microseconds: policy.queue.default_deadline.map_or(0, microseconds),
-            ..ModelQueuePolicy::default()
-        }),
-        ..ModelDynamicBatching::default()
-    }))
-}
-
-fn ensembling(policy: &EnsemblePolicy) -> ModelEnsembling {
-    let map = |names: &[(String, String)]| names.iter().cloned().collect();
-    let steps = policy.steps.iter().map(|step| model_ensembling::Step {
-        model_name: step.model.clone(),
-        model_version: step
-            .version
-            .map_or(NEWEST, |version| i64::try_from(version).unwrap_or(i64::MAX)),
-        input_map: map(&step.inputs),
-        output_map: map(&step.outputs),
-        ..model_ensembling::Step::default()
-    });
-    ModelEnsembling {
-        step: steps.collect(),
-        max_inflight_requests: u32::try_from(policy.max_in_flight).unwrap_or(u32::MAX),
-    }
 }
 
 fn version_policy(policy: &VersionPolicy) -> ModelVersionPolicy {
@@ -173,7 +164,29 @@ fn instance_groups(version: &Version) -> Vec<ModelInstanceGroup> {
             None => groups.push(instance_group(device)),
         }
     }
+    // Where there are several, which of them is on which device is not known any more.
+    if let [group] = &version.policy.instances[..] {
+        let limiter = rate_limiter(group);
+        groups
+            .iter_mut()
+            .for_each(|told| told.rate_limiter.clone_from(&limiter));
+    }
     groups
+}
+
+fn rate_limiter(group: &InstanceGroup) -> Option<ModelRateLimiter> {
+    if group.resources.is_empty() && group.priority == 1 {
+        return None;
+    }
+    let resources = group.resources.iter().map(|needed| Resource {
+        name: needed.name.clone(),
+        global: needed.global,
+        count: needed.count,
+    });
+    Some(ModelRateLimiter {
+        resources: resources.collect(),
+        priority: group.priority,
+    })
 }
 
 fn instance_group(device: &str) -> ModelInstanceGroup {

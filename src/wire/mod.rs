@@ -4,6 +4,7 @@
 
 mod config;
 mod contents;
+mod load;
 mod request;
 mod response;
 pub mod rest;
@@ -11,6 +12,7 @@ mod statistics;
 mod tensor_parameters;
 
 pub use config::model_config;
+pub use load::supplied;
 pub use request::{Asked, Parameters, infer_request, refuse_parameters};
 pub use response::{infer_response, model_metadata};
 pub use statistics::model_statistics;

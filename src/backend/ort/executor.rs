@@ -1,15 +1,14 @@
 //! Runs a session for one thread.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use ::ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ::ort::session::{IoBinding, Session, SessionOutputs, SharedSessionInner};
+use ::ort::session::{IoBinding, RunOptions, Session, SessionOutputs, SharedSessionInner};
 use ::ort::{Error, value::DynValue};
 
 use super::shared::SharedSession;
-use super::{element, providers::ComputeStream, value};
-use crate::backend::{Executor, Input, LoadError, RunError};
+use super::{element, providers::ComputeStream, run_options, value};
+use crate::backend::{Artifact, Executor, Input, LoadError, RunError};
 use crate::device::DeviceId;
 use crate::model::Signature;
 use crate::tensor::Tensor;
@@ -37,6 +36,7 @@ struct BoundSession {
     binding: IoBinding,
     pinned: MemoryInfo<'static>,
     session: Session,
+    options: Option<RunOptions>,
     _stream: ComputeStream,
 }
 
@@ -50,13 +50,14 @@ impl OrtExecutor {
     /// The one that runs this session on GPU `number`, on a stream of its own.
     pub(super) fn bound(
         session: Session,
-        file: &Path,
+        artifact: &Artifact,
         number: u32,
         stream: ComputeStream,
     ) -> Result<Self, LoadError> {
-        let signature = element::signature(&session, file)?;
+        let signature = element::signature(&session, &artifact.file)?;
         let device = DeviceId::Cuda(number);
-        let session = BoundSession::new(session, number, stream);
+        let options = run_options(artifact)?;
+        let session = BoundSession::new(session, number, stream, options);
         let session = session.map_err(|error| provider_error(device, &error))?;
         Self::new(signature, RunPath::Bound(Box::new(session)), device)
     }
@@ -94,7 +95,12 @@ impl OrtExecutor {
 }
 
 impl BoundSession {
-    fn new(session: Session, number: u32, stream: ComputeStream) -> Result<Self, Error> {
+    fn new(
+        session: Session,
+        number: u32,
+        stream: ComputeStream,
+        options: Option<RunOptions>,
+    ) -> Result<Self, Error> {
         let pinned = MemoryInfo::new(
             AllocationDevice::CUDA_PINNED,
             i32::try_from(number).unwrap_or(i32::MAX),
@@ -105,6 +111,7 @@ impl BoundSession {
             binding: session.create_binding()?,
             pinned,
             session,
+            options,
             _stream: stream,
         })
     }
@@ -120,7 +127,11 @@ impl BoundSession {
             binding.bind_output_to_device(name, &self.pinned)?;
         }
         binding.synchronize_inputs()?;
-        let result = self.session.run_binding(binding).and_then(|outputs| {
+        let result = match &self.options {
+            None => self.session.run_binding(binding),
+            Some(options) => self.session.run_binding_with_options(binding, options),
+        };
+        let result = result.and_then(|outputs| {
             binding.synchronize_outputs()?;
             tensors(outputs, names, &inner)
         });

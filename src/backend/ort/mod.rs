@@ -11,8 +11,8 @@ mod value;
 
 use std::sync::Arc;
 
-use ::ort::session::Session;
 use ::ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ::ort::session::{RunOptions, Session};
 
 pub use library::{Library, LibraryError};
 
@@ -85,6 +85,14 @@ fn options(
     let mut builder = builder
         .with_intra_threads(threads.unwrap_or(0))
         .map_err(said)?;
+    if policy.parallel {
+        builder = builder.with_parallel_execution(true).map_err(said)?;
+        let threads = policy.inter_threads.unwrap_or(0);
+        builder = builder.with_inter_threads(threads).map_err(said)?;
+    }
+    if let Some(pattern) = policy.memory_pattern {
+        builder = builder.with_memory_pattern(pattern).map_err(said)?;
+    }
     for (key, value) in &policy.session {
         builder = builder
             .with_config_entry(key, value)
@@ -107,7 +115,7 @@ impl Backend for OrtBackend {
         };
         if self.shares_weights(&artifact.policy, placement.device.id()) {
             let session = self.session(artifact, placement, None)?;
-            let session = SharedSession::new(&session, &artifact.file)?;
+            let session = SharedSession::new(&session, artifact)?;
             weights.shared = Some(Arc::new(session));
         }
         Ok(Arc::new(weights))
@@ -140,16 +148,37 @@ impl Weights for OrtWeights {
                 let session = self
                     .backend
                     .session(artifact, &self.placement, Some(&stream))?;
-                OrtExecutor::bound(session, &artifact.file, number, stream)
+                OrtExecutor::bound(session, artifact, number, stream)
             }
             (None, _) => {
                 let session = self.backend.session(artifact, &self.placement, None)?;
-                let session = SharedSession::new(&session, &artifact.file)?;
+                let session = SharedSession::new(&session, artifact)?;
                 OrtExecutor::direct(Arc::new(session), device)
             }
         };
         Ok(Box::new(executor?))
     }
+}
+
+/// Entries of each run's configuration; none if there is nothing to say.
+fn run_options(artifact: &Artifact) -> Result<Option<RunOptions>, LoadError> {
+    let BackendPolicy::OnnxRuntime(policy) = &artifact.policy.backend else {
+        return Ok(None);
+    };
+    if policy.run.is_empty() {
+        return Ok(None);
+    }
+    let set = || -> Result<RunOptions, ::ort::Error> {
+        let mut options = RunOptions::new()?;
+        for (key, value) in &policy.run {
+            options.set(key, value)?;
+        }
+        Ok(options)
+    };
+    set().map(Some).map_err(|error| LoadError::Model {
+        file: artifact.file.clone(),
+        reason: format!("run options: {}", error.message()),
+    })
 }
 
 fn level(level: OptimizationLevel) -> GraphOptimizationLevel {

@@ -17,8 +17,17 @@ pub(super) fn register(
     policy: &OnnxRuntimePolicy,
     stream: Option<&ComputeStream>,
 ) -> Result<SessionBuilder, String> {
+    let host = policy.arena.map(|arena| {
+        let provider = ep::CPU::default().with_arena_allocator(arena);
+        provider.build().error_on_failure()
+    });
     let DeviceId::Cuda(number) = device else {
-        return Ok(builder);
+        return match host {
+            None => Ok(builder),
+            Some(host) => builder
+                .with_execution_providers([host])
+                .map_err(|error| explain(error.message())),
+        };
     };
     if stream.is_none() {
         check_shared(policy)?;
@@ -29,6 +38,7 @@ pub(super) fn register(
         providers.push(tensorrt(number, options, stream)?);
     }
     providers.push(cuda(number, &policy.cuda, stream)?);
+    providers.extend(host);
     builder
         .with_execution_providers(providers)
         .map_err(|error| explain(error.message()))

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
-use ::ort::session::{Session, SharedSessionInner};
+use ::ort::session::{RunOptions, Session, SharedSessionInner};
 use ::ort::value::DynValue;
 use ::ort::{AsPointer, Error, memory::Allocator};
 
-use super::{element, value};
-use crate::backend::LoadError;
+use super::{element, run_options, value};
+use crate::backend::{Artifact, LoadError};
 use crate::model::{Signature, TensorSpec};
 use crate::tensor::Tensor;
 
@@ -25,16 +25,19 @@ pub(super) struct SharedSession {
     inputs: Vec<CString>,
     outputs: Vec<CString>,
     session: Arc<SharedSessionInner>,
+    options: Option<RunOptions>,
 }
 
 impl SharedSession {
-    pub(super) fn new(session: &Session, file: &Path) -> Result<Self, LoadError> {
+    pub(super) fn new(session: &Session, artifact: &Artifact) -> Result<Self, LoadError> {
+        let file = &artifact.file;
         let signature = element::signature(session, file)?;
         Ok(Self {
             inputs: names(&signature.inputs, file)?,
             outputs: names(&signature.outputs, file)?,
             signature,
             session: session.inner(),
+            options: run_options(artifact)?,
         })
     }
 
@@ -55,13 +58,14 @@ impl SharedSession {
         let output_names: Vec<_> = self.outputs.iter().map(|name| name.as_ptr()).collect();
         let values: Vec<_> = inputs.iter().map(AsPointer::ptr).collect();
         let mut outputs = vec![ptr::null_mut(); output_names.len()];
+        let options = self.options.as_ref().map_or(ptr::null(), AsPointer::ptr);
         let run = ::ort::api().Run;
         // SAFETY: the session lives as long as `self`; every list is as long as it is said to be,
         // and what it points to outlives the call. ONNX Runtime fills in each null output.
         let status = unsafe {
             run(
                 self.session.ptr().cast_mut(),
-                ptr::null(),
+                options,
                 input_names.as_ptr(),
                 values.as_ptr(),
                 values.len(),

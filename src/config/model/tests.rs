@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     DeviceChoice, Dimension, EnsemblePolicy, EnsembleStep, LabelPolicy, NeededResource,
-    OutputLabels, PaddingPolicy, SimulatedPolicy, TensorSpec,
+    OutputLabels, PaddingPolicy, SimulatedPolicy, TensorSpec, WarmUpPolicy, WarmUpShape,
 };
 use crate::tensor::Dtype;
 
@@ -100,6 +100,7 @@ ratio = 0.5
             default_deadline: Some(Duration::from_millis(500)),
             default_priority: 2,
             weight: 3,
+            ..QueuePolicy::default()
         },
         versions: VersionPolicy::Latest(2),
         instances: vec![
@@ -128,6 +129,7 @@ ratio = 0.5
                     dimensions: Vec::new(),
                 },
             ],
+            ..WarmUpPolicy::default()
         },
         labels: LabelPolicy(vec![OutputLabels {
             output: "scores".to_owned(),
@@ -143,9 +145,10 @@ ratio = 0.5
                 ("gpu_mem_limit", "2147483648"),
             ]),
             tensorrt: Some(pairs(&[("ratio", "0.5"), ("trt_fp16_enable", "1")])),
+            ..OnnxRuntimePolicy::default()
         }),
         response_cache: true,
-        ensemble: None,
+        ..ModelPolicy::default()
     };
     assert_eq!(read(source), Ok(expected));
 }
@@ -254,7 +257,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, default_priority, weight, versions, instances, warm_up, labels, onnxruntime, simulated, response_cache, ensemble
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, response_cache, ensemble
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000

@@ -8,7 +8,8 @@ use crate::config::sequence;
 use crate::model::{
     BackendPolicy, BatchAxis, DeviceChoice, EnsemblePolicy, EnsembleStep, InstanceGroup,
     LabelPolicy, ModelPolicy, NeededResource, OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy,
-    SimulatedPolicy, TensorSpec, VersionPolicy,
+    PriorityPolicy, QueuePolicy, QueueTimeout, SimulatedPolicy, TensorFormat, TensorPolicy,
+    TensorSpec, TimeoutAction, VersionPolicy, WarmUpData, WarmUpInput, WarmUpRequest,
 };
 
 /// The `model.toml` that means `policy`, with every default written out.
@@ -25,6 +26,16 @@ pub fn write_model_policy(policy: &ModelPolicy) -> String {
         put("default_deadline_ms", milliseconds(deadline));
     }
     put("versions", versions(&policy.versions));
+    if !policy.labels.0.is_empty() {
+        put("labels", labels(&policy.labels));
+    }
+    let notes = [
+        ("parameters", &policy.notes.parameters),
+        ("metric_tags", &policy.notes.metric_tags),
+    ];
+    for (key, notes) in notes.into_iter().filter(|(_, notes)| !notes.is_empty()) {
+        put(key, options(notes));
+    }
     match &policy.ensemble {
         Some(policy) => put("ensemble", ensemble(policy)),
         None => write_lane(policy, put),
@@ -59,6 +70,20 @@ fn write_lane(policy: &ModelPolicy, mut put: impl FnMut(&str, Value)) {
     if !policy.instances.is_empty() {
         put("instances", list(policy.instances.iter().map(instance)));
     }
+    queue(&policy.queue, &mut put);
+    let tensors = [
+        ("inputs", &policy.tensors.inputs),
+        ("outputs", &policy.tensors.outputs),
+    ];
+    for (key, tensors) in tensors
+        .into_iter()
+        .filter(|(_, tensors)| !tensors.is_empty())
+    {
+        put(key, list(tensors.iter().map(declared)));
+    }
+    if let Some(file) = &policy.file {
+        put("model_file", file.as_str().into());
+    }
     let shapes = policy.warm_up.shapes.iter().map(|shape| {
         let dimensions = shape.dimensions.iter().map(|size| Value::Integer(*size));
         (shape.input.clone(), list(dimensions))
@@ -67,14 +92,103 @@ fn write_lane(policy: &ModelPolicy, mut put: impl FnMut(&str, Value)) {
     if !policy.warm_up.shapes.is_empty() {
         warm_up.insert("shapes".to_owned(), Value::Table(shapes.collect()));
     }
-    put("warm_up", Value::Table(warm_up));
-    if !policy.labels.0.is_empty() {
-        put("labels", labels(&policy.labels));
+    if !policy.warm_up.requests.is_empty() {
+        warm_up.insert(
+            "requests".to_owned(),
+            list(policy.warm_up.requests.iter().map(request)),
+        );
     }
+    put("warm_up", Value::Table(warm_up));
     match &policy.backend {
         BackendPolicy::OnnxRuntime(options) => put("onnxruntime", onnxruntime(options)),
         BackendPolicy::Simulated(simulated) => put("simulated", self::simulated(simulated)),
     }
+}
+
+fn queue(policy: &QueuePolicy, put: &mut impl FnMut(&str, Value)) {
+    if policy.priority_levels != QueuePolicy::LEVELS {
+        put("priority_levels", whole(policy.priority_levels as usize));
+    }
+    if policy.preserve_ordering {
+        put("preserve_ordering", true.into());
+    }
+    if let Some(timeout) = &policy.timeout {
+        put("queue_timeout", queue_timeout(timeout));
+    }
+    if !policy.priorities.is_empty() {
+        put("priorities", list(policy.priorities.iter().map(priority)));
+    }
+}
+
+fn queue_timeout(timeout: &QueueTimeout) -> Value {
+    let action = match timeout.action {
+        TimeoutAction::Reject => "reject",
+        TimeoutAction::Delay => "delay",
+    };
+    let mut table = Table::from_iter([
+        ("action".to_owned(), action.into()),
+        ("allow_override".to_owned(), timeout.allow_override.into()),
+    ]);
+    if let Some(after) = timeout.after {
+        table.insert("after_ms".to_owned(), milliseconds(after));
+    }
+    Value::Table(table)
+}
+
+fn priority(policy: &PriorityPolicy) -> Value {
+    let mut table = Table::from_iter([
+        ("level".to_owned(), whole(policy.level as usize)),
+        ("timeout".to_owned(), queue_timeout(&policy.timeout)),
+    ]);
+    if let Some(size) = policy.max_queue_size {
+        table.insert("max_queue_size".to_owned(), whole(size));
+    }
+    Value::Table(table)
+}
+
+fn declared(tensor: &TensorPolicy) -> Value {
+    let shape = |shape: &[i64]| list(shape.iter().map(|size| Value::Integer(*size)));
+    let mut table = Table::from_iter([
+        ("name".to_owned(), tensor.name.clone().into()),
+        ("dtype".to_owned(), tensor.dtype.name().into()),
+        ("shape".to_owned(), shape(&tensor.shape)),
+    ]);
+    if let Some(reshape) = &tensor.reshape {
+        table.insert("reshape".to_owned(), shape(reshape));
+    }
+    if let Some(format) = tensor.format {
+        let format = match format {
+            TensorFormat::Nhwc => "NHWC",
+            TensorFormat::Nchw => "NCHW",
+        };
+        table.insert("format".to_owned(), format.into());
+    }
+    Value::Table(table)
+}
+
+fn request(request: &WarmUpRequest) -> Value {
+    let inputs = request.inputs.iter();
+    let inputs = inputs.map(|input| (input.name.clone(), warm_up_input(input)));
+    Value::Table(Table::from_iter([
+        ("name".to_owned(), request.name.as_str().into()),
+        ("rows".to_owned(), whole(request.rows)),
+        ("count".to_owned(), whole(request.count)),
+        ("inputs".to_owned(), Value::Table(inputs.collect())),
+    ]))
+}
+
+fn warm_up_input(input: &WarmUpInput) -> Value {
+    let shape = input.shape.iter().map(|size| Value::Integer(*size));
+    let mut table = Table::from_iter([
+        ("dtype".to_owned(), input.dtype.name().into()),
+        ("shape".to_owned(), list(shape)),
+    ]);
+    match &input.data {
+        WarmUpData::Zero => {}
+        WarmUpData::Random => drop(table.insert("random".to_owned(), true.into())),
+        WarmUpData::File(file) => drop(table.insert("file".to_owned(), file.as_str().into())),
+    }
+    Value::Table(table)
 }
 
 fn whole(number: usize) -> Value {
@@ -200,7 +314,24 @@ fn onnxruntime(policy: &OnnxRuntimePolicy) -> Value {
     if let Some(share) = policy.share_weights {
         table.insert("share_weights".to_owned(), share.into());
     }
-    let free_form = [("session", &policy.session), ("cuda", &policy.cuda)];
+    if let Some(threads) = policy.inter_threads {
+        table.insert("inter_threads".to_owned(), whole(threads));
+    }
+    if policy.parallel {
+        table.insert("parallel".to_owned(), true.into());
+    }
+    let switches = [
+        ("memory_pattern", policy.memory_pattern),
+        ("arena", policy.arena),
+    ];
+    for (key, switch) in switches {
+        table.extend(switch.map(|switch| (key.to_owned(), switch.into())));
+    }
+    let free_form = [
+        ("session", &policy.session),
+        ("cuda", &policy.cuda),
+        ("run", &policy.run),
+    ];
     for (key, entries) in free_form
         .into_iter()
         .filter(|(_, entries)| !entries.is_empty())
@@ -307,6 +438,7 @@ mod tests {
             "[sequence]\nmax_sequences = 7\n",
             "[sequence]\nstrategy = \"oldest\"\nmax_candidate_sequences = 3\nmax_idle_ms = 2.5\nmax_state_bytes = 9\ncontrols = [{ input = \"s\", kind = \"start\", values = [-1, 1] }, { input = \"r\", kind = \"ready\" }, { input = \"e\", kind = \"end\" }, { input = \"c\", kind = \"corrid\" }]\nstates = [{ input = \"a\", output = \"b\", visible = true }, { input = \"c\", output = \"d\", shape = [0, 2], initial_file = \"f/g\" }]\n",
             "[padding]\naxes = { x = 1, y = 2 }\n",
+            "priority_levels = 3\npreserve_ordering = true\nmodel_file = \"m.onnx\"\nqueue_timeout = { after_ms = 1.001, action = \"delay\", allow_override = true }\n[[priorities]]\nlevel = 2\nmax_queue_size = 7\ntimeout = { after_ms = 3 }\n[[inputs]]\nname = \"x\"\ndtype = \"FP32\"\nshape = [-1, 4]\nreshape = [-1, 2, 2]\nformat = \"NCHW\"\n[[outputs]]\nname = \"y\"\ndtype = \"INT64\"\nshape = [1]\nreshape = []\n[parameters]\np = \"q\"\n[metric_tags]\na = \"b\"\n[[warm_up.requests]]\nname = \"w\"\nrows = 2\ncount = 3\n[warm_up.requests.inputs]\nx = { dtype = \"FP32\", shape = [4] }\ny = { dtype = \"BYTES\", shape = [1], random = true }\nz = { dtype = \"BYTES\", shape = [1], file = \"z\" }\n[onnxruntime]\ninter_threads = 2\nparallel = true\nmemory_pattern = false\narena = true\n[onnxruntime.run]\n\"memory.enable_memory_arena_shrinkage\" = \"cpu:0\"\n",
             "[labels]\ny = \"labels/en.txt\"\n",
             "response_cache = true\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
             "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\n",

@@ -62,6 +62,7 @@ fn defaults() -> ServerConfig {
         max_in_flight_bytes: 1_073_741_824,
         device_memory_bytes: None,
         unload_least_used: false,
+        max_uploaded_bytes: 1_073_741_824,
         max_stream_requests: 64,
         read_timeout: Duration::from_millis(30_000),
         cors_origins: Vec::new(),
@@ -116,6 +117,7 @@ max_connections = 5
 max_requests = 6
 max_in_flight_bytes = 4_096
 max_stream_requests = 7
+max_uploaded_bytes = 8
 device_memory_bytes = 5
 unload_least_used = true
 read_timeout_ms = 100
@@ -162,6 +164,7 @@ log = "debug"
         max_in_flight_bytes: 4_096,
         device_memory_bytes: Some(5),
         unload_least_used: true,
+        max_uploaded_bytes: 8,
         max_stream_requests: 7,
         read_timeout: Duration::from_millis(100),
         cors_origins: vec!["https://example.com:8443".to_owned(), "*".to_owned()],

@@ -1,23 +1,16 @@
 //! Answers: messages of the protocol as JSON, and outcomes as HTTP statuses.
 
-use std::sync::LazyLock;
-
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions, Value};
+use prost_reflect::{DynamicMessage, SerializeOptions, Value};
 use serde::Serialize;
 
 use super::Answer;
-use crate::proto::DESCRIPTORS;
+use crate::proto::MESSAGES;
 use crate::status::{Code, Status};
-
-static MESSAGES: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(DESCRIPTORS)
-        .unwrap_or_else(|error| unreachable!("our own descriptors are sound: {error}"))
-});
 
 /// Every field, by the name it has in `proto/`, and 64-bit integers as numbers.
 const AS_CLIENTS_READ: SerializeOptions = SerializeOptions::new()
@@ -75,6 +68,19 @@ pub(super) fn document<M: Message>(name: &str, message: &M) -> Answer {
     let mut body = Vec::new();
     write(&dynamic(name, message)?, &mut body)?;
     Ok(json(body))
+}
+
+/// A message of the protocol from JSON.
+pub(super) fn read_message<M: Message + Default>(
+    name: &str,
+    json: serde_json::Value,
+) -> Result<M, String> {
+    let descriptor = MESSAGES
+        .get_message_by_name(name)
+        .ok_or("no such message")?;
+    let message = DynamicMessage::deserialize(descriptor, json);
+    let message = message.map_err(|error| error.to_string())?;
+    message.transcode_to().map_err(|error| error.to_string())
 }
 
 /// The messages in one field of a message as a JSON list.

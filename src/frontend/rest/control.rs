@@ -9,10 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::answer::{Refusal, document, error, field, plain};
+use super::answer::{Refusal, document, error, field, plain, read_message};
 use super::receive::{held, receive};
 use super::{Answer, Named, Rest};
-use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::*;
 use crate::status::Status;
 
@@ -118,25 +117,36 @@ struct Change {
 }
 
 impl Change {
-    fn into_parameters(self) -> HashMap<String, ModelRepositoryParameter> {
-        let names = self.parameters.into_iter();
-        names
-            .map(|(name, value)| (name, parameter(&value)))
+    fn into_parameters(self) -> Result<HashMap<String, ModelRepositoryParameter>, Status> {
+        let entries = self.parameters.into_iter();
+        entries
+            .map(|(name, value)| Ok((name.clone(), parameter(&name, value)?)))
             .collect()
     }
 }
 
-fn parameter(value: &Value) -> ModelRepositoryParameter {
-    ModelRepositoryParameter {
-        parameter_choice: value.as_bool().map(ParameterChoice::BoolParam),
-    }
+/// A parameter as gRPC has it: the bytes of a file are in base64 here.
+fn parameter(name: &str, value: Value) -> Result<ModelRepositoryParameter, Status> {
+    let kind = match &value {
+        Value::Bool(_) => "bool_param",
+        Value::Number(_) => "int64_param",
+        Value::String(_) if name.starts_with("file:") => "bytes_param",
+        _ => "string_param",
+    };
+    let entry = Value::Object(Map::from_iter([(kind.to_owned(), value)]));
+    read_message("inference.ModelRepositoryParameter", entry).map_err(|error| {
+        let name: String = name.chars().take(64).collect();
+        Status::invalid(format!("parameter {name:?}: {error}"))
+    })
 }
 
 pub(super) async fn load(State(rest): State<Rest>, named: Named, request: Request) -> Answer {
-    let change: Change = rest.read(request).await?;
+    // Files may come with it.
+    let most = rest.limits.max_message_bytes;
+    let change: Change = rest.read_most(request, most).await?;
     let asked = RepositoryModelLoadRequest {
         model_name: named.model,
-        parameters: change.into_parameters(),
+        parameters: change.into_parameters()?,
         ..RepositoryModelLoadRequest::default()
     };
     let said = rest.api.repository_model_load(asked).await?;
@@ -147,14 +157,14 @@ pub(super) async fn unload(State(rest): State<Rest>, named: Named, request: Requ
     let change: Change = rest.read(request).await?;
     let asked = RepositoryModelUnloadRequest {
         model_name: named.model,
-        parameters: change.into_parameters(),
+        parameters: change.into_parameters()?,
         ..RepositoryModelUnloadRequest::default()
     };
     let said = rest.api.repository_model_unload(asked).await?;
     document("inference.RepositoryModelUnloadResponse", &said)
 }
 
-/// What a body of these routes takes at most; none of them says much.
+/// What a body of the other routes takes at most; none of them says much.
 const MOST: usize = 64 * 1024;
 
 impl Rest {
@@ -163,9 +173,17 @@ impl Rest {
         &self,
         request: Request,
     ) -> Result<T, Status> {
+        let most = MOST.min(self.limits.max_message_bytes);
+        self.read_most(request, most).await
+    }
+
+    async fn read_most<T: Default + for<'de> Deserialize<'de>>(
+        &self,
+        request: Request,
+        most: usize,
+    ) -> Result<T, Status> {
         let (parts, body) = request.into_parts();
         let held = held(&parts.extensions)?;
-        let most = MOST.min(self.limits.max_message_bytes);
         let json = receive(&parts.headers, body, &held, most).await?.json;
         if json.is_empty() {
             return Ok(T::default());

@@ -178,7 +178,18 @@ impl Mirror {
     /// A model's folder, as it was taken last.
     pub(crate) fn read(&self, model: &str) -> Option<Result<ModelFolder, RepositoryError>> {
         let taken = self.state().models.get(model)?.taken.clone()?;
-        let folder = ModelFolder::read(&taken.view.folder);
+        let folder = ModelFolder::read(&taken.view.folder, model);
+        Some(folder.map(|folder| folder.leased(Arc::clone(&taken.view.lease))))
+    }
+
+    /// The same, served by this ModelConfig in JSON.
+    pub(crate) fn read_as(
+        &self,
+        model: &str,
+        config: &str,
+    ) -> Option<Result<ModelFolder, RepositoryError>> {
+        let taken = self.state().models.get(model)?.taken.clone()?;
+        let folder = ModelFolder::read_as(&taken.view.folder, model, config);
         Some(folder.map(|folder| folder.leased(Arc::clone(&taken.view.lease))))
     }
 

@@ -113,7 +113,7 @@ impl Mirror {
         let (model, root) = (model.to_owned(), root.to_vec());
         self.blocking(move |cache| {
             let place = cache.lay_out(&model, &root, &[])?;
-            let folder = ModelFolder::read(&place.path.join(&model));
+            let folder = ModelFolder::read(&place.path.join(&model), &model);
             Ok(folder.ok().map(|folder| folder.policy))
         })
         .await

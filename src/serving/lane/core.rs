@@ -6,6 +6,7 @@ use super::super::delivery::Delivery;
 use super::super::instance::{Broken, Instance};
 use super::super::limiter::Limiter;
 use super::super::ticket::{Job, late};
+use super::levels::Levels;
 use crate::clock::Moment;
 use crate::scheduler::{Batcher, ItemId, Late, Policy, ShapeClass, Step};
 
@@ -30,6 +31,9 @@ pub(super) enum Decision {
     /// Something for which it is not this version's turn on the devices.
     Hold,
 }
+
+/// Levels of priority between those who have waited too long and all others.
+const BEHIND: u32 = 1000;
 
 pub(super) struct Core {
     pub(super) batcher: Batcher,
@@ -58,6 +62,8 @@ pub(super) struct Core {
     pub(super) others: Option<Arc<Limiter>>,
     /// Whether any instance has to hold resources.
     limited: bool,
+    /// Bounds of single priorities.
+    pub(super) levels: Levels,
     /// What answers take beside their batch.
     delivery: Arc<Delivery>,
 }
@@ -92,6 +98,7 @@ impl Core {
             closed: false,
             suspects: 0,
             others: None,
+            levels: Levels::default(),
             delivery,
         }
     }
@@ -240,6 +247,7 @@ impl Core {
     }
 
     pub(super) fn seat(&mut self, id: ItemId, job: Job) {
+        self.levels.came(job.item.level);
         if self.jobs.len() <= id.slot() {
             self.jobs.resize_with(id.slot() + 1, || None);
         }
@@ -249,13 +257,31 @@ impl Core {
     }
 
     pub(super) fn unseat(&mut self, id: ItemId) -> Option<Job> {
-        self.jobs.get_mut(id.slot())?.take()
+        let job = self.jobs.get_mut(id.slot())?.take()?;
+        self.levels.left(job.item.level);
+        Some(job)
+    }
+
+    /// Puts an item behind all that have not been put there; gives its new number.
+    pub(super) fn step_back(&mut self, id: ItemId) -> ItemId {
+        if !self.batcher.cancel(id) {
+            return id;
+        }
+        let Some(mut job) = self.unseat(id) else {
+            return id;
+        };
+        job.item.level = job.item.level.saturating_add(BEHIND);
+        let id = self.batcher.readmit(job.arrived, job.item);
+        self.seat(id, job);
+        id
     }
 
     /// Empties the queue and hands out whoever was in it.
     pub(super) fn strand(&mut self) -> Vec<Job> {
         self.batcher.drain();
-        self.jobs.iter_mut().filter_map(Option::take).collect()
+        let jobs: Vec<Job> = self.jobs.iter_mut().filter_map(Option::take).collect();
+        jobs.iter().for_each(|job| self.levels.left(job.item.level));
+        jobs
     }
 }
 

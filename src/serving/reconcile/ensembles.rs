@@ -78,7 +78,9 @@ impl Reconciler {
             return;
         }
         // Why it fails is said in the index, in the log, and by the ensemble.
-        let _ = self.bring_up_itself(part, Ok(())).await;
+        let _ = self
+            .bring_up_itself(part, Ok(()), Supplied::default())
+            .await;
     }
 
     /// Puts together anew what is made of these models, which have changed.
@@ -87,7 +89,7 @@ impl Reconciler {
             let serving = self.catalog.versions(&ensemble);
             let serves = serving.is_ok_and(|versions| !versions.is_empty());
             if serves || self.control != Control::Explicit {
-                let _ = self.bring_up(&ensemble).await;
+                let _ = self.bring_up(&ensemble, Supplied::default()).await;
             }
         }
     }
