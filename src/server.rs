@@ -46,7 +46,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}; --{flag} names another")]
+    #[error("cannot listen on {address}, which --{flag} sets")]
     Bind {
         /// What names the address.
         flag: &'static str,

@@ -72,9 +72,6 @@ fn about(server: &Server) {
     if let Some(address) = server.metrics_address() {
         println!("metrics on http://{address}/metrics");
     }
-    if let Some(address) = server.metrics_address() {
-        println!("metrics on http://{address}/metrics");
-    }
 }
 
 fn models(server: &Server) {

@@ -64,7 +64,7 @@ pub struct RawServer {
 
     /// IP address and port for metrics, or off [default: 127.0.0.1:8002]
     ///
-    /// They are at /metrics of REST too; the same address as --http-address makes that all.
+    /// They are at /metrics of REST too. The same as --http-address serves both on one port.
     #[arg(long, value_name = "ADDRESS", env = "JITNEY_METRICS_ADDRESS")]
     pub metrics_address: Option<String>,
 
@@ -205,8 +205,8 @@ pub struct RawServer {
 
     /// Origin whose pages may ask from a browser; may be repeated [default: none]
     ///
-    /// Such as https://example.com or http://localhost:3000; * is every one. It goes for REST and
-    /// gRPC-Web alike.
+    /// Such as `https://example.com` or `http://localhost:3000`; `*` is every one. It goes for REST
+    /// and gRPC-Web alike.
     #[arg(
         long,
         value_name = "ORIGIN",

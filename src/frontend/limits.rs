@@ -232,15 +232,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Whoever watches counts for nothing, and is answered when the server is full.
-        if request.uri().path() == METRICS_PATH {
-            return LimitedFuture::Admitted {
-                future: self.inner.call(request),
-                held: None,
-            };
-        }
         let content = Content::of(&request);
-        match self.gauge.enter(|| is_probe(request.uri())) {
+        // Whoever watches is answered when the server is full, too, and is no call.
+        let held = match request.uri().path() == METRICS_PATH {
+            true => Ok(None),
+            false => self.gauge.enter(|| is_probe(request.uri())).map(Some),
+        };
+        match held {
             Err(status) => LimitedFuture::Refused {
                 answer: Some(match content {
                     Content::Other => error(&status).map(Body::new),
@@ -249,17 +247,19 @@ where
             },
             Ok(held) => {
                 let (mut parts, mut body) = request.into_parts();
-                parts.extensions.insert(Arc::clone(&held));
                 if parts.version < Version::HTTP_2 {
                     body = self.patience.watch(body);
                 }
-                // The others' bytes are not messages yet: they are counted by whoever reads them.
-                if content == Content::Grpc {
-                    body = held.meter(body);
+                if let Some(held) = &held {
+                    parts.extensions.insert(Arc::clone(held));
+                    // The others' bytes are not messages yet: they are counted by whoever reads them.
+                    if content == Content::Grpc {
+                        body = held.meter(body);
+                    }
                 }
                 LimitedFuture::Admitted {
                     future: self.inner.call(Request::from_parts(parts, body)),
-                    held: Some(held),
+                    held,
                 }
             }
         }

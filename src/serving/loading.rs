@@ -120,6 +120,7 @@ impl Plan {
         check.behind(self.facade.clone())
     }
 
+    /// What clients and ensembles see of it.
     fn interface(self) -> Interface {
         let policy = self.artifact.policy;
         Interface {

@@ -12,7 +12,7 @@ use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::proto::{InferParameter, ModelInferRequest};
 use crate::serving::{CorrelationId, InSequence, InferRequest, NamedTensor};
-use crate::status::{Code, Status};
+use crate::status::Status;
 use crate::tensor::{Dtype, Shape, Tensor};
 
 /// Parameters by name.
@@ -41,11 +41,11 @@ impl Asked {
     }
 }
 
-/// Parameters that change an answer and belong to parts of the protocol that are not offered:
-/// leaving them unheard would give a wrong answer.
-const NOT_OFFERED: [(&str, &str); 2] = [
-    ("binary_data_output", "the HTTP binary extension"),
-    ("binary_data_size", "the HTTP binary extension"),
+/// Parameters that change an answer, and where they are heard: anywhere else, leaving them unheard
+/// would give a wrong answer.
+const ELSEWHERE: [(&str, &str); 2] = [
+    ("binary_data_output", "a request over REST"),
+    ("binary_data_size", "an input over REST"),
 ];
 
 /// The longest correlation id that is text, as Triton bounds it.
@@ -83,20 +83,19 @@ pub(super) fn asked(mut request: InferRequest, parameters: &Parameters) -> Resul
     })
 }
 
-/// Refuses parameters of parts of the protocol that are not offered.
+/// Refuses parameters that stand where they are not heard.
 pub fn refuse_parameters(parameters: &Parameters) -> Result<(), Status> {
     if parameters.is_empty() {
         return Ok(());
     }
-    for (name, part) in NOT_OFFERED {
+    for (name, place) in ELSEWHERE {
         let set = parameters
             .get(name)
             .is_some_and(|parameter| !is_zero(parameter));
         if set {
-            return Err(Status::new(
-                Code::Unimplemented,
-                format!("parameter {name:?}: {part} are not offered by this version"),
-            ));
+            return Err(Status::invalid(format!(
+                "parameter {name:?} is one of {place}, and cannot be given here"
+            )));
         }
     }
     Ok(())
@@ -286,6 +285,7 @@ fn outputs(
 mod tests {
     use super::*;
     use crate::proto::InferTensorContents;
+    use crate::status::Code;
 
     fn parameter(choice: ParameterChoice) -> InferParameter {
         InferParameter {
@@ -360,7 +360,7 @@ mod tests {
         assert!(ask("timeout", ParameterChoice::Int64Param(-1)).is_err());
         let binary = ParameterChoice::BoolParam(true);
         let refused = ask("binary_data_output", binary).unwrap_err();
-        assert_eq!(refused.code, Code::Unimplemented);
+        assert_eq!(refused.code, Code::InvalidArgument);
     }
 
     #[test]

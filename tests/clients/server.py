@@ -21,6 +21,7 @@ class Server:
     """Serves a repository on a free port, from start until it is told to stop."""
 
     def __init__(self, repository, *flags, environment=None):
+        self.repository = repository
         # Not a pipe: nobody reads it while the server runs, and a full one would stop it.
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(

@@ -40,9 +40,8 @@ instance_group [ { kind: KIND_CPU } ]
 
 
 def clients(server):
-    [rest] = [line for line in server.said if line.startswith("REST on ")]
-    address = rest.split("//")[1].removesuffix("/v2")
-    return server.client(), http.InferenceServerClient(address)
+    # REST has the same port.
+    return server.client(), http.InferenceServerClient(server.address)
 
 
 @pytest.fixture(scope="module")

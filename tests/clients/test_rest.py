@@ -217,9 +217,6 @@ WRONG = {
     "datatype": (dict(inputs=[("INPUT0", (1, 2), "FP64")]), "400", ["FP64", "FP32"]),
     "rank": (dict(inputs=[("INPUT0", (2,), "FP32")]), "400", ["[2]"]),
     "output": (dict(outputs=[rest.InferRequestedOutput("y")]), "400", ["y", "OUTPUT0"]),
-    "sequence": (dict(sequence_id=7, sequence_start=True), "501", ["sequence_id"]),
-    "classification": (
-        dict(outputs=[rest.InferRequestedOutput("OUTPUT0", class_count=3)]), "501", ["classification"]),
 }
 
 
@@ -266,17 +263,6 @@ def test_repository_is_loaded_and_unloaded_by_clients(add, repository):
             with pytest.raises(InferenceServerException) as error:
                 http.load_model("nowhere")
             assert error.value.status() == "404"
-
-
-def test_calls_that_are_not_offered_say_so(http):
-    for call in [
-        http.get_system_shared_memory_status, http.get_cuda_shared_memory_status,
-        http.get_trace_settings, lambda: http.get_trace_settings("add_sub"), http.get_log_settings,
-    ]:
-        with pytest.raises(InferenceServerException) as error:
-            call()
-        assert error.value.status() == "501"
-        assert len(error.value.message().split()) > 3
 
 
 def test_asyncio(server):

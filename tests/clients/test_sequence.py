@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import shutil
+import subprocess
 
 import numpy
 import onnxruntime
@@ -12,7 +13,7 @@ import tritonclient.grpc.aio as triton_aio
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
-from server import HANG, ROOT, Server
+from server import BINARY, HANG, ROOT, Server
 from tensors import given
 
 SILERO = ROOT / "examples" / "models" / "silero_vad"
@@ -151,6 +152,12 @@ def speech(tmp_path_factory):
     shutil.copy(SILERO / "model.toml", repository / "silero_vad")
     with Server(repository) as server:
         yield server
+
+
+def test_check_and_serve_say_what_clients_see(speech):
+    check = subprocess.run([BINARY, "check", speech.repository], capture_output=True, text=True)
+    for said in (check.stdout, "\n".join(speech.said)):
+        assert "silero_vad version 1: input FP32 [-1,512] -> output FP32 [-1,1];" in said
 
 
 def close(found, expected):

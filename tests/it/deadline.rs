@@ -31,13 +31,7 @@ async fn busy_with(
     simulated: &str,
     settings: RawServer,
 ) -> (Repository, Node, Occupant) {
-    let repository = Repository::new();
-    let model = Simulated {
-        policy,
-        simulated,
-        ..Simulated::default()
-    };
-    repository.simulate("m", model);
+    let repository = Repository::of(policy, simulated);
     let node = Node::with(&repository.path(), settings).await;
     let occupant = Occupant::with_deadlines(&node, "m", BATCH).await;
     (repository, node, occupant)

@@ -78,6 +78,18 @@ impl Repository {
         fs::rename(desk, self.folder(model).join(version.to_string())).unwrap();
     }
 
+    /// A repository of one simulated model, "m", of such a policy and behaviour.
+    pub(crate) fn of(policy: &str, simulated: &str) -> Self {
+        let repository = Self::new();
+        let model = Simulated {
+            policy,
+            simulated,
+            ..Simulated::default()
+        };
+        repository.simulate("m", model);
+        repository
+    }
+
     /// Adds a version of a simulated model, which has no file.
     pub(crate) fn simulate(&self, model: &str, simulated: Simulated<'_>) {
         fs::create_dir_all(self.folder(model).join("1")).unwrap();

@@ -10,25 +10,14 @@ use tonic::Code;
 use super::http::{Wire, assert_echo, get, head, post, row};
 use super::node::{Node, until, within};
 use super::occupant::Occupant;
-use super::repository::{Repository, Simulated};
+use super::repository::Repository;
 use super::request;
 
 const INFER: &str = "/v2/models/m/infer";
 const KIB: usize = 1024;
 
-fn echo(policy: &str, simulated: &str) -> Repository {
-    let repository = Repository::new();
-    let model = Simulated {
-        policy,
-        simulated,
-        ..Simulated::default()
-    };
-    repository.simulate("m", model);
-    repository
-}
-
 async fn start(settings: RawServer) -> (Repository, Node) {
-    let repository = echo("", "");
+    let repository = Repository::of("", "");
     let node = Node::with(&repository.path(), settings).await;
     (repository, node)
 }
@@ -198,7 +187,7 @@ async fn compressed_bodies_are_read_and_others_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_in_flight_are_shared_by_both_protocols() {
-    let repository = echo("max_batch_size = 1", "fixed_ms = 400");
+    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 400");
     let node = Node::with(&repository.path(), small()).await;
     let version = node.version("m");
     let numbers = vec![0.25; 10_000];
@@ -227,7 +216,7 @@ async fn bytes_in_flight_are_shared_by_both_protocols() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_are_counted_over_both_protocols_but_probes_are_answered() {
-    let repository = echo("max_batch_size = 1", "fixed_ms = 400");
+    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 400");
     let settings = RawServer {
         max_requests: Some("2".to_owned()),
         ..RawServer::default()
@@ -294,7 +283,7 @@ async fn who_connects_and_says_too_little_is_hung_up_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_away_gives_back_what_it_took() {
-    let repository = echo("max_batch_size = 1", "fixed_ms = 400");
+    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 400");
     let settings = RawServer {
         max_requests: Some("3".to_owned()),
         ..RawServer::default()
@@ -358,7 +347,7 @@ async fn http_2_without_tls_is_understood() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_is_there_but_does_not_serve_is_not_ready() {
-    let repository = echo("", "");
+    let repository = Repository::of("", "");
     repository.add_file("broken", 1, b"no model");
     let node = Node::start(&repository.path()).await;
     let mut wire = wire(&node).await;

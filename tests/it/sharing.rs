@@ -7,7 +7,7 @@ use super::occupant::Waiting;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
 
-/// Two models on a device that slices its time, 5 ms of which each batch needs: one that has many
+/// Two models on a device that slices its time, 10 ms of which each batch needs: one that has many
 /// instances and more requests than anybody wants, and one that has a single instance.
 async fn shared(weight: u32) -> (Repository, Node) {
     let repository = Repository::new();
@@ -15,7 +15,7 @@ async fn shared(weight: u32) -> (Repository, Node) {
     let busy = Simulated {
         policy: "max_batch_size = 1",
         instances: "[[instances]]\ncount = 8\ndevice = \"simulated:0\"",
-        simulated: "fixed_ms = 5\ntime_sliced = true",
+        simulated: "fixed_ms = 10\ntime_sliced = true",
     };
     let quiet = Simulated {
         policy: &policy,
@@ -37,17 +37,22 @@ pub(crate) fn send(node: &Node, model: &str, requests: usize) -> Waiting {
     answers
 }
 
-/// How many batches of the busy model have run when fifty of the quiet one have.
+/// How many batches of the busy model run while fifty of the quiet one do. Both have more waiting all
+/// the while, and are counted inside the server: how fast requests come plays no part.
 async fn run_beside_fifty(node: &Node) -> u64 {
+    let answers = send(node, "quiet", 200);
     let _flood = send(node, "busy", 600);
-    let busy = node.version("busy");
-    until("the busy model is flooded", || busy.queued() > 500).await;
-    let quiet = send(node, "quiet", 50);
-    let before = node.statistics("busy").await.execution_count;
-    for (sent, answer) in quiet.join_all().await {
+    let (busy, quiet) = (node.version("busy"), node.version("quiet"));
+    let both_wait = || busy.queued() > 420 && quiet.queued() > 60;
+    until("requests of both wait", both_wait).await;
+    let ran = || (busy.statistics().batches, quiet.statistics().batches);
+    let before = ran();
+    until("fifty more have run", || ran().1 >= before.1 + 50).await;
+    let beside = ran().0 - before.0;
+    for (sent, answer) in answers.join_all().await {
         assert_echo(&answer.unwrap(), &sent);
     }
-    node.statistics("busy").await.execution_count - before
+    beside
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

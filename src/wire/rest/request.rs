@@ -317,7 +317,7 @@ mod tests {
             assert!(status.message.contains(told), "{}", status.message);
         }
         let size = r#"{"inputs":[],"parameters":{"binary_data_size":3}}"#;
-        assert_eq!(read(size, b"").unwrap_err().code, Code::Unimplemented);
+        assert_eq!(read(size, b"").unwrap_err().code, Code::InvalidArgument);
     }
 
     proptest! {
