@@ -74,6 +74,13 @@ ceiling: tools ## Compare jitney-load with the ghz and perf_analyzer on the PATH
 sim: tools ## Simulate the scheduler beside other rules and the bounds
 	cargo run --release --locked -p jitney-simulation -- docs/scheduling
 
+# Seconds that each fuzz target runs for.
+FUZZ_SECONDS ?= 600
+
+.PHONY: fuzz
+fuzz: tools ## Fuzz what reads clients' bytes and people's files
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
 .PHONY: fmt
 fmt: tools ## Format the code
 	cargo fmt --all

@@ -91,8 +91,9 @@ def parameters(client, result, name):
     """What the answer says of an output."""
     output = result.get_output(name)
     if client.triton is triton_http:
-        assert "data" not in output
-        return output["parameters"]
+        # Triton's C++ client would look behind the JSON for an output that has parameters.
+        assert "data" not in output and "parameters" not in output
+        return None
     return {key: value.string_param or value.int64_param
             for key, value in output.parameters.items()}
 
@@ -114,8 +115,8 @@ def test_tensors_go_both_ways(client, region, prefix):
         outputs=[wanted(client, "OUTPUT0", "both", 64, offset=96)])
     echo = shm.get_contents_as_numpy(handle, numpy.float32, [2, 4], offset=128)
     numpy.testing.assert_array_equal(echo, ARRAY)
-    assert parameters(client, result, "OUTPUT0") == {
-        "shared_memory_region": "both", "shared_memory_offset": 96, "shared_memory_byte_size": 32}
+    assert parameters(client, result, "OUTPUT0") in [None, {
+        "shared_memory_region": "both", "shared_memory_offset": 96, "shared_memory_byte_size": 32}]
     client.unregister_system_shared_memory("both")
     assert status(client) == {}
 

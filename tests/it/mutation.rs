@@ -1,6 +1,6 @@
 //! Nothing that a client sends is the server's fault, or its end.
 
-mod dice;
+pub(crate) mod dice;
 mod field;
 mod message;
 

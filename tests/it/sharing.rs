@@ -7,7 +7,8 @@ use super::occupant::Waiting;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
 
-/// Two models on a device that slices its time, 10 ms of which each batch needs: one that has many
+/// Two models on a device that slices its time, 30 ms of which each batch needs, beside which the time
+/// until a thread runs does not count: one that has many
 /// instances and more requests than anybody wants, and one that has a single instance.
 async fn shared(weight: u32) -> (Repository, Node) {
     let repository = Repository::new();
@@ -15,7 +16,7 @@ async fn shared(weight: u32) -> (Repository, Node) {
     let busy = Simulated {
         policy: "max_batch_size = 1",
         instances: "[[instances]]\ncount = 8\ndevice = \"simulated:0\"",
-        simulated: "fixed_ms = 10\ntime_sliced = true",
+        simulated: "fixed_ms = 30\ntime_sliced = true",
     };
     let quiet = Simulated {
         policy: &policy,
@@ -40,7 +41,7 @@ pub(crate) fn send(node: &Node, model: &str, requests: usize) -> Waiting {
 /// How many batches of the busy model run while fifty of the quiet one do. Both have more waiting all
 /// the while, and are counted inside the server: how fast requests come plays no part.
 async fn run_beside_fifty(node: &Node) -> u64 {
-    let answers = send(node, "quiet", 200);
+    let answers = send(node, "quiet", 120);
     let _flood = send(node, "busy", 600);
     let (busy, quiet) = (node.version("busy"), node.version("quiet"));
     let both_wait = || busy.queued() > 420 && quiet.queued() > 60;

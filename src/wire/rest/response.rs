@@ -32,23 +32,15 @@ struct Output<'a> {
     datatype: &'static str,
     shape: &'a [i64],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Place<'a>>,
+    parameters: Option<Behind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Flat<'a>>,
 }
 
-/// Where an output is, if not in its `data`.
+/// Says that an output follows the document.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Place<'a> {
-    Behind {
-        binary_data_size: usize,
-    },
-    Shared {
-        shared_memory_region: &'a str,
-        shared_memory_offset: u64,
-        shared_memory_byte_size: u64,
-    },
+struct Behind {
+    binary_data_size: usize,
 }
 
 /// Encodes a response; fails where an output cannot be written as JSON.
@@ -57,26 +49,21 @@ pub fn infer_response(response: &InferResponse, binary: &Binary) -> Result<RestA
     let mut outputs = Vec::with_capacity(response.outputs.len());
     for (position, output) in response.outputs.iter().enumerate() {
         let tensor = &output.tensor;
-        let shared = output.region.as_deref();
-        let is_binary = shared.is_none() && binary.is(position);
+        // Of what lies in shared memory nothing is said: Triton's C++ client takes parameters to
+        // mean that the output follows.
+        let is_shared = output.region.is_some();
+        let is_binary = !is_shared && binary.is(position);
         if is_binary {
             tensors.push(tensor.data.clone());
         }
-        let behind = is_binary.then(|| Place::Behind {
-            binary_data_size: tensor.data.len(),
-        });
-        let shared = shared.map(|part| Place::Shared {
-            shared_memory_region: &part.region,
-            shared_memory_offset: part.offset,
-            shared_memory_byte_size: part.bytes,
-        });
-        let parameters = shared.or(behind);
         outputs.push(Output {
             name: &output.name,
             datatype: tensor.dtype.name(),
             shape: &tensor.shape,
-            data: parameters.is_none().then_some(Flat(tensor)),
-            parameters,
+            data: (!is_shared && !is_binary).then_some(Flat(tensor)),
+            parameters: is_binary.then(|| Behind {
+                binary_data_size: tensor.data.len(),
+            }),
         });
     }
     let document = Document {

@@ -1,0 +1,23 @@
+//! The text of a `model.toml`: refused with what is wrong, or a policy that is the same once it
+//! has been written and read again.
+
+use std::path::Path;
+
+use jitney::config::{read_model_policy, write_model_policy};
+
+pub(crate) fn check(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return;
+    };
+    let file = Path::new("model.toml");
+    match read_model_policy(file, text) {
+        Ok(policy) => {
+            let written = write_model_policy(&policy);
+            let again = read_model_policy(file, &written);
+            // Not compared as they are: a number that is none does not equal itself.
+            let same = again.map(|again| format!("{again:?}"));
+            assert_eq!(same.ok(), Some(format!("{policy:?}")), "{written}");
+        }
+        Err(report) => assert!(!report.to_string().is_empty()),
+    }
+}
