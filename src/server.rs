@@ -63,9 +63,6 @@ pub enum RunError {
     /// Calls were still in progress when the time to finish was up.
     #[error("calls were still in progress {0:?} after the server stopped taking new ones")]
     NotDrained(Duration),
-    /// The transport failed.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
     /// A task of ours failed.
     #[error("serving panicked: {0}")]
     Panicked(#[from] tokio::task::JoinError),
@@ -130,7 +127,7 @@ impl Machine {
 }
 
 /// One task a port.
-type Frontends = JoinSet<Result<(), tonic::transport::Error>>;
+type Frontends = JoinSet<()>;
 
 /// A server that is bound, answers probes, and loads its models.
 #[derive(Debug)]
@@ -265,7 +262,7 @@ impl Server {
         mut stop: impl FnMut() -> S,
     ) -> Result<(), RunError> {
         tokio::select! {
-            Some(ended) = self.frontends.join_next() => return Ok(ended??),
+            Some(ended) = self.frontends.join_next() => return Ok(ended?),
             () = stop() => {}
         }
         self.readiness.leave();
@@ -288,7 +285,7 @@ impl Server {
         let timeout = self.config.drain_timeout;
         let ended = async {
             while let Some(ended) = self.frontends.join_next().await {
-                ended??;
+                ended?;
             }
             Ok::<(), RunError>(())
         };

@@ -1,59 +1,131 @@
 //! Connections, of which there are never more than a bound: one more waits to be accepted. One that
 //! says nothing gives its place up.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::stream;
+use http::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tower::{Service, ServiceExt};
 
 use super::patience::Patience;
 use crate::clock::Sleep;
 
 /// By then it is known which version of HTTP a client speaks, and what waits for it has its own bound.
 const GREETING: usize = 24;
+/// Windows of HTTP/2: large enough that a tensor of megabytes is not stopped half-way.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const FRAME: u32 = 256 * 1024;
+/// How often a silent connection is asked whether its client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Places for so many connections, whatever port they come to.
 pub(super) fn places(most: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
-/// Accepts connections while there are places.
-pub(super) fn connections(
+/// Serves connections while there are places, until `shutdown` completes; then tells the clients
+/// (GOAWAY), finishes what is in progress and returns. What is dropped ends its connections.
+///
+/// Each call gets here as it came: in particular nobody but the service reads `grpc-timeout`, so that
+/// whoever waited too long is told `DEADLINE_EXCEEDED` with the reason, and not that it gave up.
+pub(super) async fn serve<S>(
     listener: TcpListener,
-    places: Arc<Semaphore>,
-    patience: Patience,
-) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold(
-        (listener, places, patience),
-        |(listener, places, patience)| async {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            let accepted = listener.accept().await.map(|(stream, _)| {
-                // Without it small answers wait for the client's acknowledgement.
-                let _ = stream.set_nodelay(true);
-                Connection {
-                    stream,
-                    greeting: Some(Greeting {
-                        heard: 0,
-                        ends: patience.begin(),
-                        patience: patience.clone(),
-                    }),
-                    _place: place,
-                }
-            });
-            Some((accepted, (listener, places, patience)))
-        },
-    )
+    door: Door,
+    service: S,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    let service =
+        service.map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new));
+    let http = http(door.max_concurrent_streams);
+    let open = GracefulShutdown::new();
+    let mut tasks = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let connection = tokio::select! {
+            () = &mut shutdown => break,
+            connection = door.accept(&listener) => connection,
+        };
+        while tasks.try_join_next().is_some() {}
+        let Some(connection) = connection else {
+            continue;
+        };
+        let service = TowerToHyperService::new(service.clone());
+        let served = http.serve_connection(TokioIo::new(connection), service);
+        // A connection that breaks is its client's to notice.
+        tasks.spawn(open.watch(served.into_owned()));
+    }
+    // Who comes now is refused rather than kept waiting.
+    drop(listener);
+    open.shutdown().await;
+}
+
+/// HTTP/1 and HTTP/2 on one port, told apart by how the client begins.
+fn http(max_concurrent_streams: u32) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_concurrent_streams(max_concurrent_streams)
+        .keep_alive_interval(KEEPALIVE);
+    builder
+}
+
+/// Who is let in.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) places: Arc<Semaphore>,
+    pub(super) patience: Patience,
+    pub(super) max_concurrent_streams: u32,
+}
+
+impl Door {
+    /// The next connection, once there is a place for it; none if it was gone at once.
+    async fn accept(&self, listener: &TcpListener) -> Option<Connection> {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let Ok((stream, _)) = listener.accept().await else {
+            // Such as too many open files, which some other connection has to end first.
+            self.patience.pause().await;
+            return None;
+        };
+        // Without it small answers wait for the client's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        Some(Connection {
+            stream,
+            greeting: Some(Greeting {
+                heard: 0,
+                ends: self.patience.begin(),
+                patience: self.patience.clone(),
+            }),
+            _place: place,
+        })
+    }
 }
 
 /// A connection and its place among those that may be open.
-pub(super) struct Connection {
+struct Connection {
     stream: TcpStream,
     /// There until the client has said how it speaks.
     greeting: Option<Greeting>,
@@ -70,14 +142,6 @@ impl Greeting {
     fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ended = self.ends.as_mut().poll(context);
         ended.map(|()| Err(self.patience.lost()))
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
     }
 }
 

@@ -23,6 +23,7 @@ use super::messages::{Messages, TooLarge};
 use super::metrics::METRICS_PATH;
 use super::patience::Patience;
 use super::rest::error;
+use crate::clock::Moment;
 use crate::status::Status;
 use crate::telemetry::InFlight;
 
@@ -56,9 +57,14 @@ struct Gauge {
 }
 
 impl Gauge {
-    fn enter(self: &Arc<Self>, is_probe: impl FnOnce() -> bool) -> Result<Arc<Held>, Status> {
+    fn enter(
+        self: &Arc<Self>,
+        arrived: Moment,
+        is_probe: impl FnOnce() -> bool,
+    ) -> Result<Arc<Held>, Status> {
         // Counting first means that two calls cannot both take the last place.
         let held = Arc::new(Held {
+            arrived,
             gauge: Arc::clone(self),
             bytes: AtomicUsize::new(0),
             messages: Mutex::default(),
@@ -88,6 +94,8 @@ impl Gauge {
 /// A call's share of the gauge, given back when the last of its parts is gone.
 #[derive(Debug)]
 pub(super) struct Held {
+    /// When the call's headers were there.
+    pub(super) arrived: Moment,
     gauge: Arc<Gauge>,
     bytes: AtomicUsize,
     /// Sizes on the wire of messages that came in whole and were not given back, oldest first.
@@ -236,7 +244,10 @@ where
         // Whoever watches is answered when the server is full, too, and is no call.
         let held = match request.uri().path() == METRICS_PATH {
             true => Ok(None),
-            false => self.gauge.enter(|| is_probe(request.uri())).map(Some),
+            false => {
+                let probe = || is_probe(request.uri());
+                self.gauge.enter(self.patience.now(), probe).map(Some)
+            }
         };
         match held {
             Err(status) => LimitedFuture::Refused {

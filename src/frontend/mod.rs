@@ -18,14 +18,12 @@ mod shared_memory;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tower::util::option_layer;
+use tower::ServiceBuilder;
 
 pub use api::Api;
 pub use limits::Limits;
@@ -34,17 +32,10 @@ pub use readiness::Readiness;
 
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
-use connections::{connections, places};
+use connections::{Door, places};
 use grpc::web::WebLayer;
 use limits::LimitLayer;
 use patience::Patience;
-
-/// Windows of HTTP/2: large enough that a tensor of megabytes is not stopped half-way.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-const FRAME: u32 = 256 * 1024;
-/// How often a silent connection is asked whether its client is still there.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What is served on one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,25 +88,18 @@ impl Frontend {
         listener: TcpListener,
         protocols: Protocols,
         shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), tonic::transport::Error> {
-        let routes = self.routes(protocols);
-        Server::builder()
-            .layer(option_layer(self.origins.layer()))
-            .layer(self.layer)
+    ) {
+        let service = ServiceBuilder::new()
+            .option_layer(self.origins.layer())
+            .layer(self.layer.clone())
             .layer(WebLayer)
-            // Browsers and most clients of REST speak nothing newer to a port without TLS.
-            .accept_http1(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
-            .max_concurrent_streams(self.limits.max_concurrent_streams)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                connections(listener, self.places, self.patience),
-                shutdown,
-            )
-            .await
+            .service(self.routes(protocols));
+        let door = Door {
+            places: self.places,
+            patience: self.patience,
+            max_concurrent_streams: self.limits.max_concurrent_streams,
+        };
+        connections::serve(listener, door, service, shutdown).await;
     }
 
     fn routes(&self, protocols: Protocols) -> Routes {

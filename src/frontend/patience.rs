@@ -13,7 +13,10 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::body::Body;
 
-use crate::clock::{Clock, Sleep};
+use crate::clock::{Clock, Moment, Sleep};
+
+/// How long nothing is accepted when that has just failed.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A time, and the clock that it is measured by.
 #[derive(Clone)]
@@ -31,6 +34,16 @@ impl fmt::Debug for Patience {
 impl Patience {
     pub(super) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
         Self { clock, limit }
+    }
+
+    /// The moment that it is.
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Completes after a moment in which others may make room.
+    pub(super) fn pause(&self) -> Sleep {
+        self.clock.sleep_until(self.clock.now() + PAUSE)
     }
 
     /// Completes when it is at its end.

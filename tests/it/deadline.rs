@@ -6,10 +6,12 @@ use jitney::config::RawServer;
 use jitney::proto::infer_parameter::ParameterChoice;
 use tonic::{Code, Request};
 
+use super::http::{Wire, post};
 use super::node::{Node, infer, until, within};
 use super::occupant::{Occupant, enqueue};
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows, with_parameter};
+use super::web::{INFER, frame};
 
 const BATCH: usize = 8;
 
@@ -131,6 +133,21 @@ async fn grpc_timeout_takes_a_request_out_of_the_queue() {
     );
     assert!(occupant.is_there());
     until_left(&node).await;
+}
+
+/// Also where both sides' timers end at once, and whoever speaks first is believed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waited_too_long_is_told_so_and_not_that_it_gave_up() {
+    let (_repository, node, _occupant) = stuck("").await;
+    let content = "content-type: application/grpc-web+proto";
+    for _ in 0..50 {
+        let mut wire = Wire::to(node.server.address()).await;
+        let headers = [content, "grpc-timeout: 5m"];
+        let answer = wire
+            .ask(post(INFER, &headers, frame(&rows("m", 9, 1))))
+            .await;
+        assert_eq!(answer.header("grpc-status"), Some("4"), "{answer:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

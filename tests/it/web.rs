@@ -11,7 +11,7 @@ use super::node::Node;
 use super::repository::{Repository, Simulated};
 use super::request::{self, rows};
 
-const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const BINARY: &str = "content-type: application/grpc-web+proto";
 const TEXT: &str = "content-type: application/grpc-web-text";
 
@@ -22,7 +22,7 @@ async fn start(settings: RawServer) -> (Repository, Node) {
     (repository, node)
 }
 
-fn frame(message: &ModelInferRequest) -> Vec<u8> {
+pub(crate) fn frame(message: &ModelInferRequest) -> Vec<u8> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], &length[..], &message].concat()

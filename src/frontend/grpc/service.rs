@@ -16,7 +16,6 @@ use crate::frontend::api::{Api, Beside};
 use crate::frontend::limits::{Held, Unpacked};
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::*;
-use crate::serving::Engine;
 use crate::wire::{self, Parameters};
 
 /// The V2 service.
@@ -51,9 +50,12 @@ pub(super) struct Call {
 impl Call {
     fn new<T>(api: &Api, request: &Request<T>) -> Self {
         let encoding = request.metadata().get("grpc-encoding");
+        let held: Option<Arc<Held>> = request.extensions().get().cloned();
+        let arrived = held.as_ref().map(|held| held.arrived);
+        let arrived = arrived.unwrap_or_else(|| api.engine.clock().now());
         Self {
-            deadline: deadline(&api.engine, request.metadata()),
-            held: request.extensions().get().cloned(),
+            deadline: deadline(arrived, request.metadata()),
+            held,
             forwarded: api.forwarded(request.metadata().as_ref()),
             compressed: encoding.is_some_and(|encoding| encoding != "identity"),
         }
@@ -91,9 +93,9 @@ pub(super) async fn infer(
 }
 
 /// The moment by which the client wants its answer, from `grpc-timeout`.
-fn deadline(engine: &Engine, metadata: &MetadataMap) -> Option<Moment> {
+fn deadline(arrived: Moment, metadata: &MetadataMap) -> Option<Moment> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    Some(engine.clock().now() + timeout(text)?)
+    Some(arrived + timeout(text)?)
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
