@@ -21,7 +21,7 @@ use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics, Requests};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +168,7 @@ impl Server {
         let api = Api {
             engine: engine.clone(),
             reconciler: Arc::clone(&reconciler),
+            requests: Arc::new(Requests::new(engine.clone())),
             readiness: Arc::clone(&readiness),
             server_name: Arc::from(config.server_name.as_str()),
             shared_memory: Arc::new(shared_memory(&config, &machine)?),
@@ -175,10 +176,14 @@ impl Server {
             forward_headers: config.forward_headers.as_slice().into(),
         };
         let devices = machine.inventory.devices();
-        let metrics = Metrics::new(engine.clone(), responses, devices, config.triton_metrics);
+        let told = telemetry::Settings {
+            triton: config.triton_metrics,
+            device_price_per_hour: config.device_price_per_hour,
+        };
+        let metrics = Metrics::new(engine.clone(), responses, devices, told);
         let frontend = Frontend::new(
             api,
-            metrics,
+            metrics.clone(),
             limits(&config),
             Origins::new(&config.cors_origins),
             Arc::clone(&machine.clock),
@@ -202,6 +207,7 @@ impl Server {
         let (done, started) = watch::channel(false);
         let background = vec![
             tokio::spawn(Arc::clone(&readiness).follow()),
+            tokio::spawn(metrics.watch()),
             tokio::spawn(reconcile(
                 reconciler,
                 Arc::clone(&machine.clock),

@@ -120,6 +120,7 @@ fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {
     let default = QueuePolicy::default();
     let size = table.value("max_queue_size", whole(1..=1_000_000));
     let deadline = table.value("default_deadline_ms", milliseconds(0.001..=86_400_000.0));
+    let objective = table.value("latency_objective_ms", milliseconds(0.001..=86_400_000.0));
     let levels = table.value("priority_levels", whole(1..=QueuePolicy::MOST_LEVELS));
     let levels = levels.unwrap_or(default.priority_levels);
     let priority = table.value("default_priority", whole(1..=levels));
@@ -127,6 +128,7 @@ fn queue(table: &mut Table<'_, '_>) -> QueuePolicy {
     QueuePolicy {
         max_queue_size: size.unwrap_or(default.max_queue_size),
         default_deadline: deadline.or(default.default_deadline),
+        latency_objective: objective.or(default.latency_objective),
         default_priority: priority.unwrap_or(default.default_priority.min(levels)),
         weight: weight.unwrap_or(default.weight),
         priority_levels: levels,

@@ -72,6 +72,10 @@ pub struct RawServer {
     #[arg(long, value_name = "BOOL", env = "JITNEY_TRITON_METRICS")]
     pub triton_metrics: Option<String>,
 
+    /// What a device costs an hour, so that metrics tell what requests cost [default: not told]
+    #[arg(long, value_name = "PRICE", env = "JITNEY_DEVICE_PRICE_PER_HOUR")]
+    pub device_price_per_hour: Option<String>,
+
     /// Shared library of ONNX Runtime [default: libonnxruntime.so]
     ///
     /// The default is looked for beside the executable, then in ../lib from there, and then by the

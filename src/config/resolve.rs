@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jitney_settings::rule::{ADDRESS, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from};
+use jitney_settings::rule::{
+    ADDRESS, Between, OneOf, Rule, Text, Truth, milliseconds, whole, whole_from,
+};
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
 use super::location::{Location, Place};
@@ -87,6 +89,11 @@ impl RawServer {
                 Some(loopback(8002)),
             ),
             triton_metrics: s.one("triton_metrics", self.triton_metrics, Truth, false),
+            device_price_per_hour: s.perhaps(
+                "device_price_per_hour",
+                self.device_price_per_hour,
+                Between(0.0..=1e6),
+            ),
             onnxruntime: s.onnxruntime(self.onnxruntime),
             device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
             model_control: s.one(

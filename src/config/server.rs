@@ -9,7 +9,7 @@ use super::Location;
 use crate::model::{DeviceChoice, OfferedResource, SharedMemoryPolicy};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {
     /// The model repository: one folder for each model.
     pub repository: Location,
@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub metrics_address: Option<SocketAddr>,
     /// Whether metrics are told under Triton's names too.
     pub triton_metrics: bool,
+    /// What a device costs an hour, in whatever currency; none if nobody wants to know.
+    pub device_price_per_hour: Option<f64>,
     /// The shared library of ONNX Runtime; a bare name is left to the system's loader.
     pub onnxruntime: PathBuf,
     /// Where a model runs whose `model.toml` does not say; never `Default`.

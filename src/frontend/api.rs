@@ -10,6 +10,7 @@ use crate::proto::repository_index_response::ModelIndex;
 use crate::proto::*;
 use crate::serving::{Engine, InferResponse, ModelState, Reconciler, SharedMemory, Version};
 use crate::status::{Code, Status};
+use crate::telemetry::{Requests, Watched};
 use crate::wire::{self, Asked, Parameters};
 
 /// The parts of the protocol's extensions that are offered.
@@ -36,6 +37,8 @@ pub struct Api {
     pub engine: Engine,
     /// Where load and unload go.
     pub reconciler: Arc<Reconciler>,
+    /// What becomes of requests.
+    pub requests: Arc<Requests>,
     /// Whether the server is ready.
     pub readiness: Arc<Readiness>,
     /// What the server says its name is.
@@ -67,6 +70,7 @@ impl Api {
         &self,
         mut asked: Asked,
         beside: Beside<'_>,
+        watched: &mut Watched<'_>,
     ) -> Result<InferResponse, Status> {
         asked.hear(beside.forwarded)?;
         let mut request = asked.request;
@@ -74,9 +78,11 @@ impl Api {
         request.deadline = beside.deadline;
         request.timeout = asked.timeout;
         if !asked.regions.is_empty() {
-            return self.infer_shared(request, asked.regions, beside.held).await;
+            let infer = self.infer_shared(request, asked.regions, beside.held, watched);
+            return infer.await;
         }
-        self.engine.infer(request).await
+        let journey = watched.understood(&request.id);
+        self.engine.infer(request, journey).await
     }
 
     pub(super) fn server_ready(&self) -> ServerReadyResponse {

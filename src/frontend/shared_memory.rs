@@ -11,6 +11,7 @@ use crate::serving::{
     InferRequest, InferResponse, Region, RegionKind, RegionMemory, RegionPart, Span,
 };
 use crate::status::Status;
+use crate::telemetry::Watched;
 use crate::wire::Regions;
 use crate::{
     proto::cuda_shared_memory_status_response::RegionStatus as CudaRegion,
@@ -24,6 +25,7 @@ impl Api {
         mut request: InferRequest,
         regions: Regions,
         held: Option<&Arc<Held>>,
+        watched: &mut Watched<'_>,
     ) -> Result<InferResponse, Status> {
         let model = request.model.clone();
         let about = |status: Status| status.about(format_args!("model {model:?}"));
@@ -38,7 +40,8 @@ impl Api {
         });
         // What is copied is in memory until the answer, as what is received is.
         let _unpacked = fetch(&mut request, &inputs.map_err(about)?, held).map_err(about)?;
-        let mut response = self.engine.infer(request).await?;
+        let journey = watched.understood(&request.id);
+        let mut response = self.engine.infer(request, journey).await?;
         for (position, part, span) in outputs {
             put(&mut response, position, part, &span).map_err(about)?;
         }

@@ -124,6 +124,9 @@ pub struct QueuePolicy {
     pub max_queue_size: usize,
     /// The deadline of a request that brings none, counted from its arrival.
     pub default_deadline: Option<Duration>,
+    /// Within what time requests are to be answered: what is slower is told as slow, and capacity is what
+    /// keeps to it. Nothing is refused for it.
+    pub latency_objective: Option<Duration>,
     /// The priority of a request that brings none: 1 is the most urgent.
     pub default_priority: u32,
     /// The model's part of a device's time, beside those of others that have requests for it too.
@@ -150,6 +153,7 @@ impl Default for QueuePolicy {
         Self {
             max_queue_size: 1024,
             default_deadline: None,
+            latency_objective: None,
             default_priority: 5,
             weight: 1,
             priority_levels: Self::LEVELS,

@@ -148,7 +148,10 @@ impl Batcher {
         self.refresh(now);
         let step = loop {
             match self.departure(now, group) {
-                Departure::Now(class) => self.fill(class, now, group, batch),
+                Departure::Now(class, reason) => {
+                    self.fill(class, now, group, batch);
+                    batch.reason = reason;
+                }
                 Departure::Later(moment) => break Step::WaitUntil(moment),
                 Departure::Never => break Step::Idle,
             }
@@ -182,6 +185,11 @@ impl Batcher {
     /// So many executors of `group` can run batches now.
     pub fn set_alive(&mut self, group: usize, executors: usize) {
         self.fleet.set_alive(group, executors);
+    }
+
+    /// Rows that came since it was made, whatever became of them.
+    pub fn rows_offered(&self) -> u64 {
+        self.traffic.rows()
     }
 
     /// What was learned of each group's batches, of all classes; none of those that have run none.

@@ -7,7 +7,7 @@ use super::class::ClassQueue;
 use super::service_time::ServiceTime;
 use super::slots::Queued;
 use super::traffic::nanoseconds;
-use super::{Batch, Item, ItemId, Late, Load, ShapeClass};
+use super::{Batch, Item, ItemId, Late, Load, Reason, ShapeClass};
 use crate::clock::Moment;
 
 /// How much more than what arrives the executors are to be able to serve with the batches that a
@@ -21,7 +21,7 @@ const STANDS: Duration = Duration::from_millis(1);
 
 /// Which class leaves, or when to ask again.
 pub(super) enum Departure {
-    Now(ShapeClass),
+    Now(ShapeClass, Reason),
     Later(Moment),
     Never,
 }
@@ -50,9 +50,9 @@ impl Batcher {
     pub(super) fn departure(&self, now: Moment, group: usize) -> Departure {
         let mut earliest = Departure::Never;
         for (_, class) in &self.heads {
-            let leaves = self.leaves_at(*class, now, group);
+            let (leaves, reason) = self.leaves_at(*class, now, group);
             match earliest {
-                _ if leaves <= now => return Departure::Now(*class),
+                _ if leaves <= now => return Departure::Now(*class, reason),
                 Departure::Later(sooner) if sooner <= leaves => {}
                 _ => earliest = Departure::Later(leaves),
             }
@@ -62,34 +62,38 @@ impl Batcher {
 
     /// When a class may leave with the group whose batches have to leave first.
     pub(super) fn earliest_departure(&self, class: ShapeClass, now: Moment) -> Moment {
-        self.leaves_at(class, now, self.fleet.slowest())
+        self.leaves_at(class, now, self.fleet.slowest()).0
     }
 
-    /// When a class leaves with an executor of `group` if nothing more arrives.
-    fn leaves_at(&self, class: ShapeClass, now: Moment, group: usize) -> Moment {
+    /// When a class leaves with an executor of `group` if nothing more arrives, and why then.
+    fn leaves_at(&self, class: ShapeClass, now: Moment, group: usize) -> (Moment, Reason) {
         let (Some(queue), Some(head)) = (self.queue(class), self.head_of(class)) else {
-            return now;
+            return (now, Reason::Free);
         };
         if !self.policy.max_queue_delay.is_zero() {
             return self.leaves_after_delay(queue.rows, &head, now);
         }
+        let full =
+            queue.rows >= self.policy.max_batch_size || queue.work >= self.policy.max_batch_tokens;
+        let at_once = if full { Reason::Full } else { Reason::Free };
         let Some(deadline) = head.item.deadline else {
-            return now;
+            return (now, at_once);
         };
         let time = self.fleet.time(group, class);
         if self.leaves_it_to_others(&time, &head, now) {
             // By then nobody can be in time, and somebody has to say so.
-            return deadline;
+            return (deadline, Reason::Due);
         }
         let work = queue.work as f64;
-        let full =
-            queue.rows >= self.policy.max_batch_size || queue.work >= self.policy.max_batch_tokens;
-        if full || self.fleet.executors() <= 1 || work >= self.target {
-            return now;
+        if full || self.fleet.executors() <= 1 {
+            return (now, at_once);
+        }
+        if work >= self.target {
+            return (now, Reason::Enough);
         }
         let one_more = duration(time.surely(work + self.fleet.length()));
         let latest = deadline.before(one_more + self.margin());
-        latest.max(now)
+        (latest.max(now), Reason::Due)
     }
 
     /// Whether a group is too slow for the head of a class where another is not.
@@ -105,17 +109,21 @@ impl Batcher {
 
     /// By an explicit delay: at once if full or of a preferred size, else when the head has waited
     /// as long as it may, which is never more than half of the time that its deadline leaves it.
-    fn leaves_after_delay(&self, rows: usize, head: &Queued, now: Moment) -> Moment {
-        let preferred = self.policy.preferred_sizes.iter().min();
-        let enough = preferred.map_or(self.policy.max_batch_size, |preferred| *preferred);
-        if rows >= enough.min(self.policy.max_batch_size) {
-            return now;
+    fn leaves_after_delay(&self, rows: usize, head: &Queued, now: Moment) -> (Moment, Reason) {
+        let most = self.policy.max_batch_size;
+        if rows >= most {
+            return (now, Reason::Full);
+        }
+        let mut preferred = self.policy.preferred_sizes.iter();
+        if preferred.any(|preferred| rows >= *preferred) {
+            return (now, Reason::Preferred);
         }
         let allowed = head
             .item
             .deadline
             .map_or(Duration::MAX, |deadline| deadline.since(head.arrived) / 2);
-        (head.arrived + self.policy.max_queue_delay.min(allowed)).max(now)
+        let leaves = head.arrived + self.policy.max_queue_delay.min(allowed);
+        (leaves.max(now), Reason::Delayed)
     }
 
     /// Finds anew how large batches are to be, unless that was done a moment ago.
@@ -149,6 +157,17 @@ impl Batcher {
             }
         }
         high.min(most)
+    }
+
+    /// Rows a second that the executors are expected to serve, each within `objective` of its arrival;
+    /// none before they have run anything. Batches are as large as that allows: whoever just missed
+    /// one is still answered in time by the next.
+    pub fn sustainable(&self, objective: Duration) -> Option<f64> {
+        let left = nanoseconds(objective.saturating_sub(self.margin()));
+        let most = self.fleet.staggered(left).min(self.most_work());
+        let work = self.fleet.throughput(most.max(1.0));
+        let known = self.fleet.learned().any(|learned| learned.is_some());
+        (known && work.is_finite()).then(|| work * 1e9 / self.fleet.length())
     }
 
     /// The work of the largest batch, whose rows are as long as they typically are.

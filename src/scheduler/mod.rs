@@ -17,7 +17,7 @@ mod tests;
 mod traffic;
 
 pub use batcher::Batcher;
-pub use policy::{Admitted, Batch, Late, Load, Policy, Rejected, Step};
+pub use policy::{Admitted, Batch, Late, Load, Policy, Reason, Rejected, Step};
 pub use service_time::Learned;
 pub use slots::ItemId;
 

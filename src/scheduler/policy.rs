@@ -148,6 +148,8 @@ pub struct Batch {
     /// What runs: rows of all members, padded to one length and to a number of rows that executors
     /// take.
     pub load: Load,
+    /// Why it leaves now.
+    pub reason: Reason,
     /// Who left the queue because the deadline had passed or could not be met.
     pub late: Vec<Late>,
     /// Members of the class by rank, while it is decided who leaves.
@@ -160,5 +162,38 @@ impl Batch {
         self.late.clear();
         self.line.clear();
         self.load = Load::default();
+        self.reason = Reason::default();
+    }
+}
+
+/// Why a batch leaves when it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// An executor is free, and nothing says to wait: whoever is there travels.
+    #[default]
+    Free,
+    /// No more rows or tokens may travel together.
+    Full,
+    /// It is large enough for the executors to keep up with what arrives.
+    Enough,
+    /// Its head could wait no longer.
+    Due,
+    /// It has a preferred size (`preferred_batch_sizes`).
+    Preferred,
+    /// Its head has waited as long as it was to (`max_queue_delay_ms`).
+    Delayed,
+}
+
+impl Reason {
+    /// In one word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Full => "full",
+            Self::Enough => "enough",
+            Self::Due => "due",
+            Self::Preferred => "preferred",
+            Self::Delayed => "delayed",
+        }
     }
 }

@@ -19,11 +19,14 @@ pub(super) struct Traffic {
     last: Moment,
     /// Smoothed time from arrival to deadline, of requests that have one.
     budget: Option<f64>,
+    /// Rows that came.
+    rows: u64,
 }
 
 impl Traffic {
     pub(super) fn arrived(&mut self, now: Moment, item: &Item) {
         self.recent = self.recent * self.fading(now) + (item.rows * item.length) as f64;
+        self.rows += item.rows as u64;
         self.first.get_or_insert(now);
         self.last = now;
         if let Some(deadline) = item.deadline {
@@ -47,6 +50,11 @@ impl Traffic {
     /// The time that a request typically has; none if requests bring no deadlines.
     pub(super) fn budget(&self) -> Option<f64> {
         self.budget
+    }
+
+    /// Rows that came so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
     }
 
     fn fading(&self, now: Moment) -> f64 {

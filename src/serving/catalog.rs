@@ -6,6 +6,7 @@ mod ready;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -14,6 +15,8 @@ use super::changes::Changes;
 use super::ensemble::Ensemble;
 use super::graph::Interface;
 use super::inputs::InputCheck;
+use super::journey::Trip;
+use super::lane::Demand;
 use super::order::Order;
 use super::runner::Runner;
 use super::sequences::Sequences;
@@ -21,6 +24,9 @@ use super::statistics::{Ledger, Statistics};
 use crate::model::{Batching, ModelPolicy, Signature, VersionId};
 use crate::scheduler::Learned;
 use crate::status::{Code, Status};
+
+/// Where nobody says within what time requests are to be answered.
+const DEFAULT_OBJECTIVE: Duration = Duration::from_secs(1);
 
 /// A loaded version.
 #[derive(Debug)]
@@ -73,6 +79,26 @@ impl Version {
         let learned = self.runner.learned();
         let known = names.into_iter().zip(learned);
         known.filter_map(|(device, learned)| Some((device, learned?)))
+    }
+
+    /// The last batches, oldest first; of an ensemble there are none.
+    pub fn recent(&self) -> Vec<Arc<Trip>> {
+        self.ledger.recent()
+    }
+
+    /// What is asked of it and what it can do; none of an ensemble, whose models' that is.
+    pub fn demand(&self) -> Option<Demand> {
+        match &self.runner {
+            Runner::Lane(lane) => Some(lane.demand(self.objective())),
+            Runner::Ensemble(_) => None,
+        }
+    }
+
+    /// The time within which its requests are to be answered.
+    pub fn objective(&self) -> Duration {
+        let queue = &self.policy.queue;
+        let stated = queue.latency_objective.or(queue.default_deadline);
+        stated.unwrap_or(DEFAULT_OBJECTIVE)
     }
 
     /// Requests waiting for an executor; those of an ensemble wait for its models'.

@@ -10,15 +10,16 @@ use super::catalog::{Catalog, Version};
 use super::classification::classify;
 use super::ensemble::{Bound, Ensemble};
 use super::inputs::Checked;
+use super::journey::{Journey, TraceContext};
 use super::lane::{Refused, Seat};
 use super::order::Order;
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use super::sequences::Sequences;
-use super::ticket::{late, timed_out};
+use super::ticket::{Outputs, late, timed_out};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::model::{QueuePolicy, TimeoutAction};
 use crate::scheduler::{Item, Rejected};
-use crate::status::Status;
+use crate::status::{Code, Status};
 use crate::tensor::Tensor;
 
 /// The least time after which trying again makes sense when a queue is full.
@@ -54,42 +55,56 @@ impl Engine {
     }
 
     /// Answers one request. Dropping the future takes the request out of its queue.
-    pub async fn infer(&self, mut request: InferRequest) -> Result<InferResponse, Status> {
-        let version = self.catalog.resolve(&request.model, &request.version)?;
-        let answer = self.answer(&version, &mut request).await;
-        let answer = answer.and_then(|mut answer| {
-            classify(&version, &request.classes, &mut answer)?;
-            Ok(answer)
-        });
-        if let Err(status) = &answer {
-            version.ledger.told(status.code);
+    /// What it goes through is noted in `journey`.
+    pub async fn infer(
+        &self,
+        mut request: InferRequest,
+        journey: &mut Journey,
+    ) -> Result<InferResponse, Status> {
+        let version = self.catalog.resolve(&request.model, &request.version);
+        let version = version.inspect_err(|_| journey.answered = self.clock.now())?;
+        journey.version = Some(Arc::clone(&version));
+        let answer = self.answer(&version, &mut request, journey).await;
+        journey.answered = self.clock.now();
+        let mut answer = answer?;
+        classify(&version, &request.classes, &mut answer)?;
+        Ok(answer)
+    }
+
+    /// A request is done with: its answer was written at `encoded`, or it was told this.
+    pub fn ended(&self, journey: &Journey, code: Option<Code>, encoded: Option<Moment>) {
+        if let Some(version) = &journey.version {
+            version.ledger.ended(journey, code, encoded);
         }
-        answer
     }
 
     async fn answer(
         &self,
         version: &Arc<Version>,
         request: &mut InferRequest,
+        journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
-        let now = self.clock.now();
         let checked = version.check.check(request, version.max_batch_size())?;
+        journey.rows = checked.rows;
         if let Some(ensemble) = version.ensemble() {
-            return self.pass(ensemble, version, request, checked, now).await;
+            let run = self.pass(ensemble, version, request, checked, journey);
+            return run.await;
         }
-        let terms = Terms::of(request, version, now);
+        let terms = Terms::of(request, version, journey);
         if let Some(sequences) = &version.sequences {
             let sequences = Arc::clone(sequences);
-            return Box::pin(self.go_on(request, version, sequences, checked, terms)).await;
+            let going = self.go_on(request, version, sequences, checked, terms, journey);
+            return Box::pin(going).await;
         }
         let Some(cached) = &version.cached else {
-            return self.run(version, request, checked, terms).await;
+            return self.run(version, request, checked, terms, journey).await;
         };
         let question = cached.question(&version.signature, &checked);
         if let Some(outputs) = self.recall(version, cached, &question, &terms)? {
+            journey.cached = true;
             return Ok(response(version, request, outputs));
         }
-        let answer = self.run(version, request, checked, terms).await?;
+        let answer = self.run(version, request, checked, terms, journey).await?;
         self.keep(version, cached, question, &answer);
         Ok(answer)
     }
@@ -135,6 +150,7 @@ impl Engine {
         request: &mut InferRequest,
         mut checked: Checked,
         terms: Terms,
+        journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
         let newer;
         let mut version = version;
@@ -150,7 +166,7 @@ impl Engine {
         }
         .map_err(|refused| self.refusal(version, refused))?;
         let outputs = self
-            .in_turn(version, &mut seat, &terms, request.alone)
+            .in_turn(version, &mut seat, &terms, request.alone, journey)
             .await?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -164,6 +180,7 @@ impl Engine {
         sequences: Arc<Sequences>,
         mut checked: Checked,
         terms: Terms,
+        journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
         let wrong = |what| Status::invalid(format!("{}: {what}", version.id));
         if checked.rows != 1 {
@@ -188,7 +205,9 @@ impl Engine {
         let mut seat = queue(version, queued, &terms, &mut checked)
             .map_err(|refused| self.refusal(version, refused))?;
         let alone = request.alone && !leg.waited;
-        let outputs = self.in_turn(version, &mut seat, &terms, alone).await?;
+        let outputs = self
+            .in_turn(version, &mut seat, &terms, alone, journey)
+            .await?;
         let outputs = leg.finish(outputs)?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -202,8 +221,9 @@ impl Engine {
         version: &'a Version,
         request: &'a mut InferRequest,
         checked: Checked,
-        now: Moment,
+        journey: &'a mut Journey,
     ) -> Pin<Box<dyn Future<Output = Result<InferResponse, Status>> + Send + 'a>> {
+        let now = journey.began;
         Box::pin(async move {
             let _place = ensemble
                 .enter(request)
@@ -218,7 +238,7 @@ impl Engine {
                 ..InferRequest::default()
             };
             let wanted = checked.outputs;
-            let run = ensemble.run(self, shared, checked.inputs, &wanted);
+            let run = ensemble.run(self, shared, checked.inputs, &wanted, journey);
             let outputs = run.await.map_err(|status| {
                 version.ledger.failed(self.clock.now() - now);
                 status.about(&version.id)
@@ -239,6 +259,7 @@ impl Engine {
         seat: &mut Seat,
         terms: &Terms,
         alone: bool,
+        journey: &mut Journey,
     ) -> Result<Vec<Tensor>, Status> {
         let place = version.order.as_ref().map(Order::enter);
         let (arrived, deadline) = (terms.arrived, terms.deadline);
@@ -249,7 +270,9 @@ impl Engine {
         if let Some(place) = place {
             place.turn().await;
         }
-        answer
+        let Outputs { tensors, trip } = answer?;
+        journey.trip = Some(trip);
+        Ok(tensors)
     }
 
     async fn wait(
@@ -258,7 +281,7 @@ impl Engine {
         arrived: Moment,
         deadline: Option<Moment>,
         alone: bool,
-    ) -> Result<Vec<Tensor>, Status> {
+    ) -> Result<Outputs, Status> {
         let Some(deadline) = deadline else {
             return seat.answer(alone).await;
         };
@@ -278,7 +301,7 @@ impl Engine {
         seat: &mut Seat,
         arrived: Moment,
         deadline: Option<Moment>,
-    ) -> Result<Vec<Tensor>, Status> {
+    ) -> Result<Outputs, Status> {
         tokio::select! {
             biased;
             answer = self.wait(seat, arrived, deadline, false) => return answer,
@@ -319,6 +342,7 @@ impl Engine {
 /// How a request waits.
 struct Terms {
     arrived: Moment,
+    context: Option<TraceContext>,
     deadline: Option<Moment>,
     level: u32,
     /// Until when it may be in the queue, and what then.
@@ -326,10 +350,12 @@ struct Terms {
 }
 
 impl Terms {
-    fn of(request: &InferRequest, version: &Version, arrived: Moment) -> Self {
+    fn of(request: &InferRequest, version: &Version, journey: &Journey) -> Self {
+        let arrived = journey.began;
         let level = level(request.priority, &version.policy.queue);
         Self {
             arrived,
+            context: journey.context,
             deadline: deadline(request, version, arrived),
             level,
             limit: limit(request, version, level, arrived),
@@ -377,7 +403,8 @@ fn queue(
         deadline: terms.deadline,
         level: terms.level,
     };
-    version.runner.submit(now, item, &mut checked.inputs)
+    let inputs = &mut checked.inputs;
+    version.runner.submit(now, item, terms.context, inputs)
 }
 
 /// The scheduler's level of a priority; one beyond the lowest is the lowest.
@@ -403,11 +430,7 @@ fn out_of_bounds(version: &Version, bound: &Bound) -> Status {
 
 /// When a full queue is likely to have room: the time that its batches took so far, each.
 fn retry_after(version: &Version) -> Duration {
-    let execute = version.statistics().execute;
-    let mean = execute
-        .total
-        .checked_div(u32::try_from(execute.count).unwrap_or(u32::MAX));
-    mean.unwrap_or_default().max(LEAST_RETRY)
+    version.ledger.mean_run().max(LEAST_RETRY)
 }
 
 /// The outputs that are wanted, by their positions.

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::engine::Engine;
 use super::graph::{Graph, Step};
+use super::journey::{Journey, Leg, TraceContext};
 use super::request::{InferRequest, InferResponse, NamedTensor};
 use super::walk::Walk;
 use crate::repository::MOST_NESTED;
@@ -69,6 +70,7 @@ impl Ensemble {
         request: InferRequest,
         inputs: Vec<Tensor>,
         wanted: &'a [usize],
+        journey: &'a mut Journey,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<Tensor>, Status>> + Send + 'a>> {
         Box::pin(async move {
             let mut walk = Walk::new(&self.graph, inputs, wanted);
@@ -77,12 +79,25 @@ impl Ensemble {
                 while let Some((number, inputs)) = walk.next() {
                     if let Some(step) = self.graph.steps.get(number) {
                         let request = request_of(step, inputs, &request);
-                        running.push(async move { (number, step, engine.infer(request).await) });
+                        let now = engine.clock().now();
+                        let context = journey.context.as_ref().map(TraceContext::child);
+                        running.push(async move {
+                            let mut journey = Journey::new(now, now, context);
+                            let answer = engine.infer(request, &mut journey).await;
+                            let code = answer.as_ref().err().map(|status| status.code);
+                            engine.ended(&journey, code, None);
+                            (number, step, answer, journey)
+                        });
                     }
                 }
-                let Some((number, step, answer)) = running.next().await else {
+                let Some((number, step, answer, went)) = running.next().await else {
                     return Ok(walk.answer(wanted));
                 };
+                journey.steps.push(Leg {
+                    name: step.name.clone(),
+                    code: answer.as_ref().err().map(|status| status.code),
+                    journey: went,
+                });
                 let InferResponse { outputs, .. } =
                     answer.map_err(|status| failed(step, status))?;
                 walk.gave(number, outputs.into_iter().map(|output| output.tensor));

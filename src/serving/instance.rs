@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::journey::{Member, Trip};
 use super::limiter::Permit;
 use super::placing::Berth;
 use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
-use super::ticket::{Job, Outputs, Timing};
+use super::ticket::{Job, Outputs};
 use crate::backend::{Executor, LoadError, RunError};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::DeviceId;
@@ -29,6 +30,8 @@ pub(super) type Remake = Box<dyn FnMut(bool) -> Result<Box<dyn Executor>, LoadEr
 /// One instance of a model on one device. Whoever holds it may run it; there is one holder.
 pub(super) struct Instance {
     name: String,
+    /// The name of the device.
+    device: Arc<str>,
     ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
     pub(super) berth: Berth,
@@ -46,6 +49,10 @@ pub(super) struct Instance {
     /// Who leaves next, and their jobs; here so that both are used again.
     pub(super) batch: Batch,
     pub(super) jobs: Vec<Job>,
+    /// When its last batch began, and how many ran on the device then.
+    started: (Moment, usize),
+    /// Requests that stayed in the queue when they left.
+    pub(super) stayed: usize,
     /// Whether the device's time goes on the version's account now.
     charged: bool,
     /// What its batch holds, if it has to.
@@ -64,6 +71,7 @@ impl Instance {
     ) -> Box<Self> {
         Box::new(Self {
             name,
+            device: berth.device.id().to_string().into(),
             ledger,
             clock,
             berth,
@@ -76,6 +84,8 @@ impl Instance {
             too_large: None,
             batch: Batch::default(),
             jobs: Vec::new(),
+            started: (Moment::ORIGIN, 1),
+            stayed: 0,
             charged: false,
             permit: None,
         })
@@ -132,8 +142,11 @@ impl Instance {
             return Ok(());
         }
         let start = self.clock.now();
+        self.started = (start, self.berth.turn.enter());
         let load = self.stacking.load(jobs);
-        match self.attempt(jobs, load) {
+        let outcome = self.attempt(jobs, load);
+        self.berth.turn.leave();
+        match outcome {
             Ok(()) => {
                 self.took = Some((load, self.clock.now() - start));
                 Ok(())
@@ -208,14 +221,9 @@ impl Instance {
         let answers = self.stacking.slice(outputs, jobs, load, signature);
         let answers = answers.map_err(Trouble::Batch)?;
         let sliced = self.clock.now();
-        let timing = Timing {
-            queue: Duration::ZERO,
-            stack: stacked - start,
-            execute: ran - stacked,
-            slice: sliced - ran,
-        };
         self.typical = smoothed(self.typical, sliced - start);
-        self.answer(jobs, answers, load, timing, (start, sliced));
+        let trip = self.trip(jobs, load, [start, stacked, ran, sliced]);
+        self.answer(jobs, answers, trip);
         Ok(())
     }
 
@@ -234,27 +242,42 @@ impl Instance {
         }
     }
 
-    fn answer(
-        &self,
-        jobs: &mut Vec<Job>,
-        answers: Vec<Vec<Tensor>>,
-        load: Load,
-        timing: Timing,
-        (start, end): (Moment, Moment),
-    ) {
-        let rows = jobs.iter().map(|job| job.item.rows).sum();
-        let tokens = (own(jobs), load.rows * load.length);
-        self.ledger
-            .ran(rows, tokens, timing, wall_nanoseconds() / 1_000_000);
-        self.ledger.succeeded(jobs.iter().map(|job| {
-            let queue = start - job.arrived;
-            (end - job.arrived, Timing { queue, ..timing })
-        }));
+    /// What the jobs went through together; [`Ledger::ran`] numbers it.
+    fn trip(&self, jobs: &[Job], load: Load, moments: [Moment; 4]) -> Trip {
+        let [left, stacked, ran, ended] = moments;
+        let member = |job: &Job| Member {
+            rows: job.item.rows,
+            arrived: job.arrived,
+            deadline: job.item.deadline,
+            level: job.item.level,
+            context: job.context,
+        };
+        let (_, beside) = self.started;
+        let beside = (beside + self.berth.turn.running().max(1)) as f64 / 2.0;
+        Trip {
+            device_time: (ended - left).div_f64(beside),
+            device: Arc::clone(&self.device),
+            left,
+            stacked,
+            ran,
+            ended,
+            reason: self.batch.reason,
+            rows: jobs.iter().map(|job| job.item.rows).sum(),
+            run_rows: load.rows,
+            own_tokens: own(jobs),
+            run_tokens: load.rows * load.length,
+            stayed: self.stayed,
+            members: jobs.iter().map(member).collect(),
+            ..Trip::default()
+        }
+    }
+
+    fn answer(&self, jobs: &mut Vec<Job>, answers: Vec<Vec<Tensor>>, trip: Trip) {
+        let wall_milliseconds = wall_nanoseconds() / 1_000_000;
+        let trip = self.ledger.ran(self.berth.group, trip, wall_milliseconds);
         for (job, tensors) in jobs.drain(..).zip(answers) {
-            job.ticket.answer(Ok(Outputs {
-                tensors,
-                ended: end,
-            }));
+            let trip = Arc::clone(&trip);
+            job.ticket.answer(Ok(Outputs { tensors, trip }));
         }
     }
 
@@ -270,8 +293,13 @@ impl Instance {
 
     pub(super) fn fail(&self, jobs: &mut Vec<Job>, status: &Status) {
         let now = self.clock.now();
+        if !jobs.is_empty() {
+            let load = self.stacking.load(jobs);
+            let mut trip = self.trip(jobs, load, [self.started.0, self.started.0, now, now]);
+            trip.failed = Some(status.code);
+            self.ledger.broke(self.berth.group, trip);
+        }
         for job in jobs.drain(..) {
-            self.ledger.failed(now - job.arrived);
             job.ticket.answer(Err(status.clone()));
         }
     }

@@ -17,7 +17,8 @@ pub(super) use self::levels::Levels;
 use super::changes::Changes;
 use super::delivery::Delivery;
 use super::instance::{Broken, Instance};
-use super::ticket::{Answer, Job, Ticket};
+use super::journey::TraceContext;
+use super::ticket::{Answer, Job, Outputs, Ticket};
 use super::turns::AHEAD;
 use crate::clock::{Clock, Moment};
 use crate::scheduler::{Admitted, Item, ItemId, Learned, Load, Policy, Rejected, Step};
@@ -99,6 +100,15 @@ impl Lane {
         self.lock().batcher.learned()
     }
 
+    /// What is asked and what can be done, each answer within `objective`.
+    pub(super) fn demand(&self, objective: Duration) -> Demand {
+        let core = self.lock();
+        Demand {
+            offered: core.batcher.rows_offered(),
+            sustainable: core.batcher.sustainable(objective),
+        }
+    }
+
     /// Requests waiting.
     pub(super) fn queued(&self) -> usize {
         self.lock().batcher.len()
@@ -120,6 +130,7 @@ impl Lane {
         self: &Arc<Self>,
         now: Moment,
         item: Item,
+        context: Option<TraceContext>,
         inputs: &mut Vec<Tensor>,
     ) -> Result<Seat, Refused> {
         let (sender, receiver) = oneshot::channel();
@@ -139,6 +150,7 @@ impl Lane {
             inputs: std::mem::take(inputs),
             item,
             arrived: now,
+            context,
             retried: false,
             ticket: Ticket(sender),
         };
@@ -429,6 +441,15 @@ impl Lane {
     }
 }
 
+/// What a lane is asked, and what it can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
+    /// Rows that came so far, whatever became of them.
+    pub offered: u64,
+    /// Rows a second that it can serve, each within the objective; none before it has run anything.
+    pub sustainable: Option<f64>,
+}
+
 /// Where one request's answer arrives.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -443,7 +464,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Waits for the answer. If batches are quick, runs one itself rather than wake a thread to do
     /// it, once every other request that has been received is queued too.
-    pub(super) async fn answer(&mut self, alone: bool) -> Result<Vec<Tensor>, Status> {
+    pub(super) async fn answer(&mut self, alone: bool) -> Result<Outputs, Status> {
         if std::mem::take(&mut self.quick) {
             if !alone {
                 tokio::task::yield_now().await;
@@ -458,8 +479,8 @@ impl Seat {
             answer.unwrap_or_else(|_| Err(Status::internal("the executor gave no answer")));
         let outputs = answer?;
         let now = self.lane.clock.now();
-        self.lane.delivery.saw(now, now - outputs.ended);
-        Ok(outputs.tensors)
+        self.lane.delivery.saw(now, now - outputs.trip.ended);
+        Ok(outputs)
     }
 }
 

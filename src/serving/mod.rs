@@ -14,8 +14,10 @@ mod ensemble;
 mod executor;
 mod facade;
 mod graph;
+mod histogram;
 mod inputs;
 mod instance;
+mod journey;
 mod lane;
 mod limiter;
 mod loading;
@@ -46,6 +48,9 @@ pub use changes::Changes;
 pub use engine::Engine;
 pub use ensemble::Ensemble;
 pub use graph::Interface;
+pub use histogram::{Histogram, ROWS, SECONDS, SHARES, Times};
+pub use journey::{Journey, Leg, Member, Stage, TraceContext, Trip};
+pub use lane::Demand;
 pub use limiter::Limiter;
 pub use loading::{Backends, Loader};
 pub use reconcile::{Control, Reconciler, Repository};
@@ -53,6 +58,5 @@ pub use request::{
     CorrelationId, InSequence, InferRequest, InferResponse, NamedTensor, OutputTensor,
 };
 pub use shared_memory::{Region, RegionKind, RegionMemory, RegionPart, SharedMemory, Span};
-pub use statistics::{BatchCounts, Count, Statistics};
+pub use statistics::{BatchCounts, Count, DeviceCounts, Exemplar, Statistics};
 pub use supplied::Supplied;
-pub use ticket::Timing;

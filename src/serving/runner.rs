@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ensemble::Ensemble;
+use super::journey::TraceContext;
 use super::lane::{Lane, Refused, Seat};
 use crate::clock::Moment;
 use crate::scheduler::{Item, Learned};
@@ -21,10 +22,11 @@ impl Runner {
         &self,
         now: Moment,
         item: Item,
+        context: Option<TraceContext>,
         inputs: &mut Vec<Tensor>,
     ) -> Result<Seat, Refused> {
         match self {
-            Self::Lane(lane) => lane.submit(now, item, inputs),
+            Self::Lane(lane) => lane.submit(now, item, context, inputs),
             // A model that was replaced by one while the request was on its way.
             Self::Ensemble(_) => Err(Refused::Closed),
         }

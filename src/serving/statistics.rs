@@ -1,11 +1,16 @@
-//! What a version has done so far: the counts of the protocol's statistics extension.
+//! What a version has done so far: counts, how long things took, and its last batches one by one.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ticket::Timing;
+use super::histogram::{Histogram, ROWS, SHARES, Times};
+use super::journey::{Journey, TraceContext, Trip};
+use crate::clock::{Moment, wall_nanoseconds};
 use crate::status::Code;
+
+/// Batches of each version that are remembered one by one.
+const REMEMBERED: usize = 256;
 
 /// How often something happened, and how long it took in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +39,61 @@ pub struct BatchCounts {
     pub slice: Count,
 }
 
+/// What the executors of one device have done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceCounts {
+    /// The device; empty if it has run nothing.
+    pub device: Arc<str>,
+    /// Batches that succeeded.
+    pub batches: u64,
+    /// Rows of theirs.
+    pub rows: u64,
+    /// Time in which executors had batches, those that failed too, each counted by itself.
+    pub busy: Duration,
+    /// The device's time that they had, beside others.
+    pub device_time: Duration,
+    /// Stacking a batch's inputs.
+    pub stack: Times,
+    /// Running it.
+    pub execute: Times,
+    /// Slicing its outputs.
+    pub slice: Times,
+    /// Rows of a batch, without those that were added.
+    pub batch_rows: Histogram<{ ROWS.len() }>,
+    /// The share of a batch that was added to fill it up.
+    pub padding: Histogram<{ SHARES.len() }>,
+}
+
+impl Default for DeviceCounts {
+    fn default() -> Self {
+        Self {
+            device: Arc::from(""),
+            batches: 0,
+            rows: 0,
+            busy: Duration::ZERO,
+            device_time: Duration::ZERO,
+            stack: Times::default(),
+            execute: Times::default(),
+            slice: Times::default(),
+            batch_rows: Histogram::new(&ROWS),
+            padding: Histogram::new(&SHARES),
+        }
+    }
+}
+
+/// A request that is told in a trace, standing for all that took about as long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// Where it is in its trace.
+    pub context: TraceContext,
+    /// How long it took, in seconds.
+    pub value: f64,
+    /// Wall-clock nanoseconds since the Unix epoch when it ended.
+    pub wall_nanoseconds: u64,
+}
+
 /// What a version has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// Wall-clock milliseconds since the Unix epoch when it last ran a batch; 0 if never.
     pub last_run_milliseconds: u64,
@@ -67,66 +125,154 @@ pub struct Statistics {
     pub errors: BTreeMap<Code, u64>,
     /// By rows in the batch; never more entries than the largest batch has rows.
     pub by_batch_size: BTreeMap<usize, BatchCounts>,
+    /// By group of executors; an ensemble has none.
+    pub by_device: Vec<DeviceCounts>,
+    /// From a call's headers to a request that was understood.
+    pub decode_times: Times,
+    /// In the queue, of requests that ran.
+    pub queue_times: Times,
+    /// Writing the answers of requests that succeeded.
+    pub encode_times: Times,
+    /// From a call's headers to what it was told, of all requests that somebody waited for.
+    pub total_times: Times,
+    /// The last of each bucket of [`Self::total_times`] that is in a trace.
+    pub exemplars: BTreeMap<usize, Exemplar>,
 }
 
 /// [`Statistics`] that executors add to, once a batch.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(Mutex<Statistics>);
+pub(super) struct Ledger(Mutex<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    statistics: Statistics,
+    /// Batches that ran, or tried to.
+    trips: u64,
+    /// The last of them, oldest first.
+    recent: VecDeque<Arc<Trip>>,
+}
+
+impl Book {
+    fn remember(&mut self, mut trip: Trip) -> Arc<Trip> {
+        self.trips += 1;
+        trip.number = self.trips;
+        let trip = Arc::new(trip);
+        if self.recent.len() >= REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Arc::clone(&trip));
+        trip
+    }
+
+    fn device(&mut self, group: usize, trip: &Trip) -> &mut DeviceCounts {
+        let devices = &mut self.statistics.by_device;
+        if devices.len() <= group {
+            devices.resize_with(group + 1, DeviceCounts::default);
+        }
+        #[allow(clippy::indexing_slicing)] // it was made just now, if it was not there
+        let counts = &mut devices[group];
+        if counts.device.is_empty() {
+            counts.device = Arc::clone(&trip.device);
+        }
+        counts
+    }
+}
 
 impl Ledger {
     pub(super) fn read(&self) -> Statistics {
-        self.lock().clone()
+        self.lock().statistics.clone()
     }
 
-    /// Adds a batch that succeeded: its rows, the tokens that it had of its own and those that ran.
-    pub(super) fn ran(
-        &self,
-        rows: usize,
-        (own, run): (usize, usize),
-        timing: Timing,
-        wall_milliseconds: u64,
-    ) {
-        let mut statistics = self.lock();
-        statistics.own_tokens += own as u64;
-        statistics.run_tokens += run as u64;
+    /// The last batches, oldest first.
+    pub(super) fn recent(&self) -> Vec<Arc<Trip>> {
+        self.lock().recent.iter().cloned().collect()
+    }
+
+    /// How long running a batch took so far, on average over requests.
+    pub(super) fn mean_run(&self) -> Duration {
+        let execute = self.lock().statistics.execute;
+        let count = u32::try_from(execute.count).unwrap_or(u32::MAX);
+        execute.total.checked_div(count).unwrap_or_default()
+    }
+
+    /// Adds a batch that succeeded, of executors of `group`, and its requests.
+    pub(super) fn ran(&self, group: usize, trip: Trip, wall_milliseconds: u64) -> Arc<Trip> {
+        let mut book = self.lock();
+        let stack = trip.stacked - trip.left;
+        let execute = trip.ran - trip.stacked;
+        let slice = trip.ended - trip.ran;
+        let on = book.device(group, &trip);
+        on.batches += 1;
+        on.rows += trip.rows as u64;
+        on.busy += trip.took();
+        on.device_time += trip.device_time;
+        on.stack.took(stack);
+        on.execute.took(execute);
+        on.slice.took(slice);
+        on.batch_rows.add(trip.rows as f64);
+        on.padding.add(trip.padding());
+        let statistics = &mut book.statistics;
+        statistics.own_tokens += trip.own_tokens as u64;
+        statistics.run_tokens += trip.run_tokens as u64;
         statistics.last_run_milliseconds = wall_milliseconds;
         statistics.batches += 1;
-        statistics.rows += rows as u64;
-        let counts = statistics.by_batch_size.entry(rows).or_default();
-        counts.stack.add(timing.stack);
-        counts.execute.add(timing.execute);
-        counts.slice.add(timing.slice);
+        statistics.rows += trip.rows as u64;
+        let counts = statistics.by_batch_size.entry(trip.rows).or_default();
+        counts.stack.add(stack);
+        counts.execute.add(execute);
+        counts.slice.add(slice);
+        for member in &trip.members {
+            let queue = trip.left - member.arrived;
+            statistics.success.add(trip.ended - member.arrived);
+            statistics.queue.add(queue);
+            statistics.queue_times.took(queue);
+            statistics.stack.add(stack);
+            statistics.execute.add(execute);
+            statistics.slice.add(slice);
+        }
+        book.remember(trip)
     }
 
-    /// Adds the requests of one batch that succeeded.
-    pub(super) fn succeeded(&self, requests: impl Iterator<Item = (Duration, Timing)>) {
-        let mut statistics = self.lock();
-        for (total, timing) in requests {
-            statistics.success.add(total);
-            statistics.queue.add(timing.queue);
-            statistics.stack.add(timing.stack);
-            statistics.execute.add(timing.execute);
-            statistics.slice.add(timing.slice);
+    /// Adds a batch that failed with all its requests.
+    pub(super) fn broke(&self, group: usize, trip: Trip) {
+        let mut book = self.lock();
+        let on = book.device(group, &trip);
+        on.busy += trip.took();
+        on.device_time += trip.device_time;
+        for member in &trip.members {
+            book.statistics.failure.add(trip.ended - member.arrived);
         }
+        book.remember(trip);
     }
 
     /// Adds a request of an ensemble that succeeded: a batch of its own, whose time is all its models'.
     pub(super) fn passed(&self, rows: usize, total: Duration, wall_milliseconds: u64) {
-        let timing = Timing {
-            execute: total,
-            ..Timing::default()
-        };
-        self.ran(rows, (rows, rows), timing, wall_milliseconds);
-        self.succeeded(std::iter::once((total, timing)));
+        let mut book = self.lock();
+        let statistics = &mut book.statistics;
+        statistics.own_tokens += rows as u64;
+        statistics.run_tokens += rows as u64;
+        statistics.last_run_milliseconds = wall_milliseconds;
+        statistics.batches += 1;
+        statistics.rows += rows as u64;
+        let counts = statistics.by_batch_size.entry(rows).or_default();
+        counts.stack.add(Duration::ZERO);
+        counts.execute.add(total);
+        counts.slice.add(Duration::ZERO);
+        statistics.success.add(total);
+        statistics.queue.add(Duration::ZERO);
+        statistics.stack.add(Duration::ZERO);
+        statistics.execute.add(total);
+        statistics.slice.add(Duration::ZERO);
     }
 
     pub(super) fn failed(&self, total: Duration) {
-        self.lock().failure.add(total);
+        self.lock().statistics.failure.add(total);
     }
 
     /// Adds a request that was answered from the cache.
     pub(super) fn hit(&self, total: Duration, looked: Duration, wall_milliseconds: u64) {
-        let mut statistics = self.lock();
+        let mut book = self.lock();
+        let statistics = &mut book.statistics;
         statistics.last_run_milliseconds = wall_milliseconds;
         statistics.success.add(total);
         statistics.cache_hit.add(looked);
@@ -134,20 +280,46 @@ impl Ledger {
 
     /// Adds a request that was not in the cache.
     pub(super) fn missed(&self, looked: Duration) {
-        self.lock().cache_miss.add(looked);
+        self.lock().statistics.cache_miss.add(looked);
     }
 
     /// Its answer is there now.
     pub(super) fn kept(&self, took: Duration) {
-        self.lock().cache_miss.total += took;
+        self.lock().statistics.cache_miss.total += took;
     }
 
-    /// A request was told this.
-    pub(super) fn told(&self, code: Code) {
-        *self.lock().errors.entry(code).or_default() += 1;
+    /// A request is done with: its answer is written, or it was told this.
+    pub(super) fn ended(&self, journey: &Journey, code: Option<Code>, encoded: Option<Moment>) {
+        let end = encoded.unwrap_or(journey.answered);
+        let total = end - journey.arrived;
+        let mut book = self.lock();
+        let statistics = &mut book.statistics;
+        if let Some(code) = code {
+            *statistics.errors.entry(code).or_default() += 1;
+        }
+        if code == Some(Code::Cancelled) {
+            return;
+        }
+        statistics
+            .decode_times
+            .took(journey.began - journey.arrived);
+        statistics.total_times.took(total);
+        if encoded.is_some() {
+            statistics.encode_times.took(end - journey.answered);
+        }
+        if let Some(context) = journey.context.filter(|context| context.sampled) {
+            let value = total.as_secs_f64();
+            let bucket = statistics.total_times.bucket(value);
+            let exemplar = Exemplar {
+                context,
+                value,
+                wall_nanoseconds: wall_nanoseconds(),
+            };
+            statistics.exemplars.insert(bucket, exemplar);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Statistics> {
+    fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,26 +1,15 @@
 //! A request on its way through a lane, and the promise to answer it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::journey::{TraceContext, Trip};
 use crate::clock::Moment;
 use crate::scheduler::Item;
 use crate::status::{Code, Status};
 use crate::tensor::Tensor;
-
-/// How long the parts of an answered request took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// From arrival to leaving the queue.
-    pub queue: Duration,
-    /// Stacking the batch's inputs.
-    pub stack: Duration,
-    /// The backend's run.
-    pub execute: Duration,
-    /// Slicing the batch's outputs.
-    pub slice: Duration,
-}
 
 /// What a ticket is answered with.
 pub(super) type Answer = Result<Outputs, Status>;
@@ -30,8 +19,8 @@ pub(super) type Answer = Result<Outputs, Status>;
 pub(super) struct Outputs {
     /// In the signature's order.
     pub(super) tensors: Vec<Tensor>,
-    /// When its batch ended.
-    pub(super) ended: Moment,
+    /// The batch that it was in.
+    pub(super) trip: Arc<Trip>,
 }
 
 /// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
@@ -58,6 +47,8 @@ pub(super) struct Job {
     pub(super) inputs: Vec<Tensor>,
     pub(super) item: Item,
     pub(super) arrived: Moment,
+    /// Where it is in a trace, if it is traced.
+    pub(super) context: Option<TraceContext>,
     /// Whether an executor broke under it before.
     pub(super) retried: bool,
     pub(super) ticket: Ticket,

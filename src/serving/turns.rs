@@ -23,6 +23,8 @@ pub(super) const AHEAD: Duration = Duration::from_millis(20);
 pub(super) struct Turns {
     /// With one account there is nothing to decide.
     members: AtomicUsize,
+    /// Batches that run, of whatever version.
+    running: AtomicUsize,
     accounts: Mutex<Accounts>,
 }
 
@@ -95,6 +97,21 @@ impl Turn {
     /// Whether a batch may leave for the device now.
     pub(super) fn may_go(&self, now: Moment) -> bool {
         !self.turns.are_shared() || self.turns.accounts().may_go(self.id, now)
+    }
+
+    /// A batch begins to run; says how many do, this one among them.
+    pub(super) fn enter(&self) -> usize {
+        self.turns.running.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many batches run.
+    pub(super) fn running(&self) -> usize {
+        self.turns.running.load(Ordering::Relaxed)
+    }
+
+    /// A batch has run.
+    pub(super) fn leave(&self) {
+        self.turns.running.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A batch leaves for the device. True if its end is to be told.

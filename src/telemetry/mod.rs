@@ -1,17 +1,25 @@
-//! What the server says of itself to those who watch it: log lines and metrics.
+//! What the server says of itself to those who watch it: log lines, metrics, capacity, and the requests
+//! that were slow.
 //! Uses `serving` and `device` for the counts that they keep anyway.
-//! Never fails a request, nor costs it anything: what is told is gathered when somebody asks.
+//! Never fails a request or holds one up.
 
 mod family;
+mod load;
 pub mod logs;
-mod open_metrics;
 mod own;
+mod process;
+mod requests;
 mod source;
+mod story;
 mod text;
 mod triton;
 
-pub use family::{Family, Kind, Metric, Sample};
-pub use source::{Format, InFlight, Metrics};
+pub use family::{Buckets, Family, Kind, Label, Metric, Sample, Value};
+pub use load::{Load, Point, VersionLoad};
+pub use requests::{Requests, Watched};
+pub use source::{InFlight, Metrics, Settings};
+pub use story::Story;
+pub use text::Format;
 
 /// Every metric, and whether it is told with `--triton-metrics true` only.
 pub fn every_metric() -> impl Iterator<Item = (&'static Metric, bool)> {
@@ -25,21 +33,48 @@ mod tests {
 
     use super::*;
 
-    const REFERENCE: &str = include_str!("../../docs/metrics.md");
+    const REFERENCE: &str = "docs/metrics.md";
 
+    /// The rows of a table of the reference.
+    fn rows(wanted: bool) -> String {
+        let told = every_metric().filter(|(_, tritons)| *tritons == wanted);
+        told.map(|(metric, _)| {
+            let labels: Vec<String> = metric.labels.iter().map(|one| format!("`{one}`")).collect();
+            let (name, kind, labels) = (metric.name, metric.kind.name(), labels.join(", "));
+            format!("| `{name}` | {kind} | {labels} | {} |\n", metric.help)
+        })
+        .collect()
+    }
+
+    /// JITNEY_REWRITE=1 writes it anew.
     #[test]
     fn the_reference_has_every_metric_and_no_other() {
-        for (metric, _) in every_metric() {
-            let labels: Vec<String> = metric.labels.iter().map(|one| format!("`{one}`")).collect();
-            let (kind, labels) = (metric.kind.name(), labels.join(", "));
-            let row = format!(
-                "| `{}` | {kind} | {labels} | {} |",
-                metric.name, metric.help
-            );
-            assert!(REFERENCE.lines().any(|line| line == row), "{row}");
+        let page = std::fs::read_to_string(REFERENCE).unwrap();
+        let head = "|---|---|---|---|\n";
+        let parts: Vec<&str> = page.split(head).collect();
+        let [before, own, tritons] = parts[..] else {
+            panic!("two tables are expected");
+        };
+        let rest = |part: &str| {
+            let rows = part.lines().take_while(|line| line.starts_with("| `"));
+            let length: usize = rows.map(|row| row.len() + 1).sum();
+            part[length..].to_owned()
+        };
+        let (own, tritons) = (rest(own), rest(tritons));
+        let written = [
+            before,
+            head,
+            &rows(false),
+            &own,
+            head,
+            &rows(true),
+            &tritons,
+        ]
+        .concat();
+        if std::env::var_os("JITNEY_REWRITE").is_some() {
+            std::fs::write(REFERENCE, &written).unwrap();
         }
-        let rows = REFERENCE.lines().filter(|line| line.starts_with("| `"));
-        assert_eq!(rows.count(), every_metric().count());
+        assert!(page == written, "JITNEY_REWRITE=1 writes {REFERENCE} anew");
     }
 
     #[test]
@@ -48,7 +83,12 @@ mod tests {
         for (metric, tritons) in every_metric() {
             assert!(names.insert(metric.name), "{}", metric.name);
             let prefix = if tritons { "nv_" } else { "jitney_" };
-            assert!(metric.name.starts_with(prefix), "{}", metric.name);
+            // Those of the process have the names that every dashboard knows.
+            let prefixes = [prefix, if tritons { prefix } else { "process_" }];
+            let fits = prefixes
+                .iter()
+                .any(|prefix| metric.name.starts_with(prefix));
+            assert!(fits, "{}", metric.name);
             let total = metric.name.ends_with("_total");
             let counts = metric.kind == Kind::Counter && !tritons;
             assert_eq!(total, counts, "{}", metric.name);
@@ -69,7 +109,9 @@ mod tests {
         };
         family.add(&["a\"b\\c\nd"], 1.5);
         let line = r#"m{l="a\"b\\c\nd"} 1.5"#;
-        assert!(text::written(std::slice::from_ref(&family)).contains(line));
-        assert!(open_metrics::written(vec![family]).contains(line));
+        for format in [Format::Text, Format::OpenMetrics] {
+            let written = format.written(std::slice::from_ref(&family));
+            assert!(written.contains(line), "{written}");
+        }
     }
 }

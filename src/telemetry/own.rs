@@ -1,6 +1,8 @@
 //! Metrics under our own names.
 
-use super::family::{Told, VERSION, counter, gauge};
+use super::family::Family;
+use super::family::{Buckets, ON_DEVICE, Told, VERSION, Value, counter, gauge, histogram};
+use super::process::Process;
 use super::source::Snapshot;
 use crate::serving::{CacheUsage, Statistics, Version};
 
@@ -41,6 +43,161 @@ pub(super) static METRICS: &[Told] = &[
         VERSION,
         "Batches that ran with success",
         |snapshot, family| family.each(snapshot, |_, counts| counts.batches as f64),
+    ),
+    histogram(
+        "jitney_request_duration_seconds",
+        VERSION,
+        "From a call's headers to its written answer, of all requests that somebody waited for",
+        |snapshot, family| {
+            family.each_histogram(snapshot, |counts| Buckets {
+                exemplars: counts.exemplars.clone(),
+                ..Buckets::from(&counts.total_times)
+            });
+        },
+    ),
+    histogram(
+        "jitney_decode_seconds",
+        VERSION,
+        "From a call's headers to a request that is understood, while its body comes",
+        |snapshot, family| family.each_histogram(snapshot, |counts| (&counts.decode_times).into()),
+    ),
+    histogram(
+        "jitney_queue_seconds",
+        VERSION,
+        "Waiting for a batch, of requests that ran",
+        |snapshot, family| family.each_histogram(snapshot, |counts| (&counts.queue_times).into()),
+    ),
+    histogram(
+        "jitney_encode_seconds",
+        VERSION,
+        "Writing the answers of requests that succeeded",
+        |snapshot, family| family.each_histogram(snapshot, |counts| (&counts.encode_times).into()),
+    ),
+    histogram(
+        "jitney_stack_seconds",
+        ON_DEVICE,
+        "Stacking a batch's inputs",
+        |snapshot, family| family.each_device(snapshot, |on| Value::Histogram((&on.stack).into())),
+    ),
+    histogram(
+        "jitney_execute_seconds",
+        ON_DEVICE,
+        "Running a batch",
+        |snapshot, family| {
+            family.each_device(snapshot, |on| Value::Histogram((&on.execute).into()))
+        },
+    ),
+    histogram(
+        "jitney_slice_seconds",
+        ON_DEVICE,
+        "Slicing a batch's outputs",
+        |snapshot, family| family.each_device(snapshot, |on| Value::Histogram((&on.slice).into())),
+    ),
+    histogram(
+        "jitney_batch_rows",
+        ON_DEVICE,
+        "Rows of a batch, without those that were added to fill it up",
+        |snapshot, family| {
+            family.each_device(snapshot, |on| Value::Histogram((&on.batch_rows).into()));
+        },
+    ),
+    histogram(
+        "jitney_batch_padding_ratio",
+        ON_DEVICE,
+        "The share of a batch that was added to fill it up",
+        |snapshot, family| {
+            family.each_device(snapshot, |on| Value::Histogram((&on.padding).into()))
+        },
+    ),
+    counter(
+        "jitney_executor_busy_seconds_total",
+        ON_DEVICE,
+        "Time in which executors had batches, each counted by itself",
+        |snapshot, family| {
+            family.each_device(snapshot, |on| Value::Number(on.busy.as_secs_f64()));
+        },
+    ),
+    counter(
+        "jitney_device_seconds_total",
+        ON_DEVICE,
+        "Time that the version had of a device: of the time in which several batches ran there, its part",
+        |snapshot, family| {
+            family.each_device(snapshot, |on| Value::Number(on.device_time.as_secs_f64()));
+        },
+    ),
+    gauge(
+        "jitney_cost_per_thousand_requests",
+        VERSION,
+        "What a thousand requests that succeeded have cost so far, at the price of a device's hour",
+        |snapshot, family| {
+            if let Some(price) = snapshot.device_price {
+                for (version, counts) in &snapshot.versions {
+                    if let Some(cost) = cost(counts, price) {
+                        let number = version.id.version.to_string();
+                        family.add(&[&version.id.model, &number], cost);
+                    }
+                }
+            }
+        },
+    ),
+    gauge(
+        "jitney_capacity_used_ratio",
+        &[],
+        "Rows that come over those that can be answered within the objective, where most is used; above 1 it is too much",
+        |snapshot, family| {
+            if let Some(used) = snapshot.load.used() {
+                family.add(&[], used);
+            }
+        },
+    ),
+    gauge(
+        "jitney_device_capacity_used_ratio",
+        &["device"],
+        "The same of each device",
+        |snapshot, family| {
+            for (device, used) in &snapshot.load.devices {
+                family.add(&[device], *used);
+            }
+        },
+    ),
+    gauge(
+        "jitney_offered_rows_per_second",
+        VERSION,
+        "Rows that came in the last ten seconds, whatever became of them",
+        |snapshot, family| family.each_load(snapshot, |load| load.offered),
+    ),
+    gauge(
+        "jitney_sustainable_rows_per_second",
+        VERSION,
+        "Rows that it can answer within its latency objective, by what its batches were seen to take",
+        |snapshot, family| family.each_load(snapshot, |load| load.sustainable),
+    ),
+    gauge(
+        "jitney_headroom_rows_per_second",
+        VERSION,
+        "How many more it could, alone on its devices",
+        |snapshot, family| family.each_load(snapshot, |load| load.headroom()),
+    ),
+    gauge(
+        "jitney_latency_objective_seconds",
+        VERSION,
+        "The time within which its requests are to be answered",
+        |snapshot, family| {
+            family.each(snapshot, |version, _| version.objective().as_secs_f64());
+        },
+    ),
+    gauge(
+        "jitney_model_state",
+        &["model", "version", "state"],
+        "1 for the state in which it is: LOADING, READY or UNAVAILABLE",
+        |snapshot, family| {
+            for entry in &snapshot.index {
+                let version = entry
+                    .version
+                    .map_or(String::new(), |number| number.to_string());
+                family.add(&[&entry.model, &version, entry.state.name()], 1.0);
+            }
+        },
     ),
     gauge(
         "jitney_queued_requests",
@@ -140,7 +297,54 @@ pub(super) static METRICS: &[Told] = &[
             }
         },
     ),
+    counter(
+        "process_cpu_seconds_total",
+        &[],
+        "Processor time that the server has taken",
+        |snapshot, family| process(snapshot, family, |process| process.cpu_seconds),
+    ),
+    gauge(
+        "process_resident_memory_bytes",
+        &[],
+        "Memory of the host that it has",
+        |snapshot, family| process(snapshot, family, |process| process.resident_bytes as f64),
+    ),
+    gauge("process_threads", &[], "Its threads", |snapshot, family| {
+        process(snapshot, family, |process| process.threads as f64)
+    }),
+    gauge(
+        "process_open_fds",
+        &[],
+        "Files and sockets that it has open",
+        |snapshot, family| process(snapshot, family, |process| process.open_files as f64),
+    ),
+    gauge(
+        "process_max_fds",
+        &[],
+        "Files and sockets that it may have open",
+        |snapshot, family| process(snapshot, family, |process| process.most_files as f64),
+    ),
+    gauge(
+        "process_start_time_seconds",
+        &[],
+        "When it started, in seconds since the Unix epoch",
+        |snapshot, family| process(snapshot, family, |process| process.started),
+    ),
 ];
+
+/// None before anything has succeeded.
+fn cost(counts: &Statistics, price_per_hour: f64) -> Option<f64> {
+    let devices = counts.by_device.iter();
+    let seconds: f64 = devices.map(|on| on.device_time.as_secs_f64()).sum();
+    let thousands = counts.success.count as f64 / 1000.0;
+    (thousands > 0.0).then(|| seconds / 3600.0 * price_per_hour / thousands)
+}
+
+fn process(snapshot: &Snapshot, family: &mut Family, value: impl Fn(&Process) -> f64) {
+    if let Some(process) = &snapshot.process {
+        family.add(&[], value(process));
+    }
+}
 
 fn outcomes(counts: &Statistics) -> Vec<(&'static str, f64)> {
     let errors = counts.errors.iter();

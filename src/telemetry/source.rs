@@ -1,38 +1,16 @@
 //! Where the values come from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::family::Family;
-use super::{open_metrics, own, text, triton};
+use super::load::{Load, Point, Watcher};
+use super::process::Process;
+use super::text::Format;
+use super::{own, triton};
 use crate::device::{Memory, SharedDevice};
-use crate::serving::{CacheUsage, Engine, ResponseCache, Statistics, Version};
-
-/// How metrics are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// The Prometheus text format, 0.0.4.
-    Text,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
-
-impl Format {
-    /// What a client asks for by its `Accept` header.
-    pub fn accepted(accept: &str) -> Self {
-        match accept.contains("application/openmetrics-text") {
-            true => Self::OpenMetrics,
-            false => Self::Text,
-        }
-    }
-
-    /// The `Content-Type` of the format.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Text => text::CONTENT_TYPE,
-            Self::OpenMetrics => open_metrics::CONTENT_TYPE,
-        }
-    }
-}
+use crate::model::VersionId;
+use crate::serving::{CacheUsage, Engine, IndexEntry, ResponseCache, Statistics, Version};
 
 /// What the frontend holds at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +27,17 @@ pub struct Metrics {
     engine: Engine,
     responses: Option<Arc<ResponseCache>>,
     devices: Vec<SharedDevice>,
-    triton: bool,
+    watcher: Arc<Watcher>,
+    settings: Settings,
+}
+
+/// What is told, where that can be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Whether metrics are told under Triton's names too.
+    pub triton: bool,
+    /// What a device costs an hour, in whatever currency.
+    pub device_price_per_hour: Option<f64>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -65,36 +53,60 @@ pub(super) struct Snapshot {
     pub(super) cache: Option<(CacheUsage, usize)>,
     pub(super) devices: Vec<(SharedDevice, Memory)>,
     pub(super) in_flight: InFlight,
+    pub(super) load: Load,
+    /// Every model that is known, and how it stands.
+    pub(super) index: Vec<IndexEntry>,
+    pub(super) process: Option<Process>,
+    /// What a device costs an hour, if anybody has said.
+    pub(super) device_price: Option<f64>,
 }
 
 impl Metrics {
-    /// Metrics of what `engine` serves, on these devices; under Triton's names too, or not.
+    /// Metrics of what `engine` serves, on these devices.
     pub fn new(
         engine: Engine,
         responses: Option<Arc<ResponseCache>>,
         devices: Vec<SharedDevice>,
-        triton: bool,
+        settings: Settings,
     ) -> Self {
         Self {
+            watcher: Arc::new(Watcher::new(engine.clone())),
             engine,
             responses,
             devices,
-            triton,
+            settings,
         }
+    }
+
+    /// Looks at what the server does once a second, for ever: rates and capacity are told by it.
+    pub async fn watch(self) {
+        self.watcher.watch().await;
+    }
+
+    /// What is asked of the server, and what it can do.
+    pub fn load(&self) -> Load {
+        self.watcher.load()
+    }
+
+    /// A version's last two minutes, a second each.
+    pub fn points(&self, id: &VersionId) -> Vec<Point> {
+        self.watcher.points(id)
+    }
+
+    /// What a version has done, and had done some ten seconds ago, and how long ago that was.
+    pub fn recent(&self, version: &Version) -> Option<(Statistics, Statistics, Duration)> {
+        self.watcher.recent(version)
     }
 
     /// Every metric's values now.
     pub fn scrape(&self, format: Format, in_flight: InFlight) -> String {
         let families = self.families(in_flight);
-        match format {
-            Format::Text => text::written(&families),
-            Format::OpenMetrics => open_metrics::written(families),
-        }
+        format.written(&families)
     }
 
     fn families(&self, in_flight: InFlight) -> Vec<Family> {
         let snapshot = self.snapshot(in_flight);
-        let triton = triton::METRICS.iter().filter(|_| self.triton);
+        let triton = triton::METRICS.iter().filter(|_| self.settings.triton);
         let told = own::METRICS.iter().chain(triton);
         told.map(|told| Family::gathered(told, &snapshot)).collect()
     }
@@ -115,6 +127,10 @@ impl Metrics {
                 .filter_map(|device| Some((Arc::clone(device), device.memory().ok()?)))
                 .collect(),
             in_flight,
+            load: self.watcher.load(),
+            index: self.engine.catalog().index(),
+            process: Process::look(),
+            device_price: self.settings.device_price_per_hour,
         }
     }
 }

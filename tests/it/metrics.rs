@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use super::node::{Node, within};
+use super::node::{Node, infer, until, within};
+use super::occupant::Occupant;
 use super::repository::{Repository, Simulated};
 use super::request::{input, raw, rows};
 
@@ -95,6 +96,32 @@ async fn a_scrape_counts_what_was_sent() {
         (r#"jitney_cache_misses_total{model="m",version="1"}"#, 3.0),
         (r#"jitney_executors_alive{model="m",version="1"}"#, 1.0),
         (r#"jitney_queued_requests{model="m",version="1"}"#, 0.0),
+        (
+            r#"jitney_request_duration_seconds_count{model="m",version="1"}"#,
+            5.0,
+        ),
+        (r#"jitney_queue_seconds_count{model="m",version="1"}"#, 3.0),
+        (r#"jitney_encode_seconds_count{model="m",version="1"}"#, 4.0),
+        (
+            r#"jitney_batch_rows_bucket{model="m",version="1",device="cpu",le="1.0"}"#,
+            0.0,
+        ),
+        (
+            r#"jitney_batch_rows_bucket{model="m",version="1",device="cpu",le="2.0"}"#,
+            3.0,
+        ),
+        (
+            r#"jitney_batch_padding_ratio_bucket{model="m",version="1",device="cpu",le="0.0"}"#,
+            3.0,
+        ),
+        (
+            r#"jitney_execute_seconds_bucket{model="m",version="1",device="cpu",le="+Inf"}"#,
+            3.0,
+        ),
+        (
+            r#"jitney_model_state{model="m",version="1",state="READY"}"#,
+            1.0,
+        ),
         ("jitney_cache_entries", 3.0),
         ("jitney_cache_limit_bytes", 1_000_000.0),
         (
@@ -120,6 +147,23 @@ async fn a_scrape_counts_what_was_sent() {
         assert_eq!(value(&body, series), Some(expected), "{series}\n{body}");
     }
     assert!(body.contains("# TYPE nv_inference_request_success counter\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_away_is_counted_as_that() {
+    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 60000");
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    let version = node.version("m");
+    let _occupant = Occupant::with_deadlines(&node, "m", 1).await;
+    let waiting = tokio::spawn(infer(node.client(), rows("m", 0, 1)));
+    until("it waits", || version.queued() == 2).await;
+    waiting.abort();
+    let cancelled = r#"jitney_requests_total{model="m",version="1",code="CANCELLED"}"#;
+    within("it is counted", async {
+        while value(&scrape(&node, "*/*").await.1, cancelled) != Some(1.0) {}
+    })
+    .await;
+    assert_eq!(version.queued(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

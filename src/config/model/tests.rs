@@ -36,6 +36,7 @@ preferred_batch_sizes = [16, 32]
 batch_sizes = [1, 64]
 max_queue_size = 10
 default_deadline_ms = 500
+latency_objective_ms = 80
 weight = 3
 default_priority = 2
 response_cache = true
@@ -98,6 +99,7 @@ ratio = 0.5
         queue: QueuePolicy {
             max_queue_size: 10,
             default_deadline: Some(Duration::from_millis(500)),
+            latency_objective: Some(Duration::from_millis(80)),
             default_priority: 2,
             weight: 3,
             ..QueuePolicy::default()
@@ -257,7 +259,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, response_cache, ensemble
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, latency_objective_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, response_cache, ensemble
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000

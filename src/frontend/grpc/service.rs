@@ -16,6 +16,7 @@ use crate::frontend::api::{Api, Beside};
 use crate::frontend::limits::{Held, Unpacked};
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::*;
+use crate::telemetry::Watched;
 use crate::wire::{self, Parameters};
 
 /// The V2 service.
@@ -37,6 +38,8 @@ impl InferenceService {
 /// What a call brings beside its messages.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
+    /// When its headers were there.
+    pub(super) arrived: Moment,
     /// When the client wants its answers.
     pub(super) deadline: Option<Moment>,
     /// The call's share of what is taken in at once.
@@ -54,6 +57,7 @@ impl Call {
         let arrived = held.as_ref().map(|held| held.arrived);
         let arrived = arrived.unwrap_or_else(|| api.engine.clock().now());
         Self {
+            arrived,
             deadline: deadline(arrived, request.metadata()),
             held,
             forwarded: api.forwarded(request.metadata().as_ref()),
@@ -77,7 +81,21 @@ pub(super) async fn infer(
     api: &Api,
     message: ModelInferRequest,
     call: &Call,
+    arrived: Moment,
     alone: bool,
+) -> Result<(ModelInferResponse, bool), crate::status::Status> {
+    let mut watched = api.requests.begin(arrived, None);
+    let answer = infer_watched(api, message, call, alone, &mut watched).await;
+    watched.ended(answer.as_ref().err().map(|status| status.code));
+    answer
+}
+
+async fn infer_watched(
+    api: &Api,
+    message: ModelInferRequest,
+    call: &Call,
+    alone: bool,
+    watched: &mut Watched<'_>,
 ) -> Result<(ModelInferResponse, bool), crate::status::Status> {
     let _unpacked = call.unpacked(&message)?;
     let asked = wire::infer_request(message)?;
@@ -88,7 +106,7 @@ pub(super) async fn infer(
         held: call.held.as_ref(),
         alone,
     };
-    let response = api.infer(asked, beside).await?;
+    let response = api.infer(asked, beside, watched).await?;
     Ok((wire::infer_response(response), flag))
 }
 
@@ -159,7 +177,7 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let call = Call::new(&self.api, &request);
         let alone = call.held.as_ref().is_some_and(|held| held.is_alone());
-        let answered = infer(&self.api, request.into_inner(), &call, alone).await;
+        let answered = infer(&self.api, request.into_inner(), &call, call.arrived, alone).await;
         answer(answered.map(|(response, _)| response))
     }
 

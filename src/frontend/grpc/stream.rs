@@ -40,7 +40,8 @@ pub(super) fn stream_infer(
             async move {
                 let message = message?;
                 let id = message.id.clone();
-                let answer = infer(&api, message, &call, false).await;
+                let now = api.engine.clock().now();
+                let answer = infer(&api, message, &call, now, false).await;
                 if let Some(held) = call.held {
                     held.give_back_message();
                 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -16,6 +17,9 @@ use http_body::{Frame, SizeHint};
 use super::receive::{HEADER_LENGTH, held, receive};
 use super::{Answer, Named, Rest};
 use crate::frontend::api::Beside;
+use crate::frontend::limits::Held;
+use crate::status::Status;
+use crate::telemetry::Watched;
 use crate::wire::rest::{RestAnswer, infer_request, infer_response};
 
 /// Tensors up to this size are sent with the JSON: copying them costs less than another piece.
@@ -23,10 +27,23 @@ const ONE_PIECE: usize = 16 * 1024;
 
 /// Answers one request.
 pub(super) async fn infer(State(rest): State<Rest>, named: Named, request: Request) -> Answer {
+    let held = held(request.extensions())?;
+    let mut watched = rest.api.requests.begin(held.arrived, None);
+    let answer = infer_watched(&rest, named, request, &held, &mut watched).await;
+    watched.ended(answer.as_ref().err().map(|status| status.code));
+    Ok(written(answer?))
+}
+
+async fn infer_watched(
+    rest: &Rest,
+    named: Named,
+    request: Request,
+    held: &Arc<Held>,
+    watched: &mut Watched<'_>,
+) -> Result<RestAnswer, Status> {
     let (parts, body) = request.into_parts();
-    let held = held(&parts.extensions)?;
     let most = rest.limits.max_message_bytes;
-    let received = receive(&parts.headers, body, &held, most).await?;
+    let received = receive(&parts.headers, body, held, most).await?;
     let on_wire = received.tensors.len();
     let asked = infer_request(
         &named.model,
@@ -42,11 +59,11 @@ pub(super) async fn infer(State(rest): State<Rest>, named: Named, request: Reque
     let beside = Beside {
         deadline: None,
         forwarded: &forwarded,
-        held: Some(&held),
+        held: Some(held),
         alone: held.is_alone(),
     };
-    let response = rest.api.infer(asked.asked, beside).await?;
-    Ok(written(infer_response(&response, &asked.binary)?))
+    let response = rest.api.infer(asked.asked, beside, watched).await?;
+    infer_response(&response, &asked.binary)
 }
 
 fn written(answer: RestAnswer) -> Response {

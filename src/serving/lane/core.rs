@@ -144,8 +144,15 @@ impl Core {
     /// Has the next batch leave with `instance`, if one may leave now. Answers whoever is too late.
     pub(super) fn depart(&mut self, instance: &mut Instance, now: Moment) -> Step {
         self.batcher.set_delivery(self.delivery.expected(now));
-        let Instance { batch, jobs, .. } = instance;
-        let step = self.batcher.poll(now, instance.berth.group, batch);
+        let group = instance.berth.group;
+        let Instance {
+            batch,
+            jobs,
+            stayed,
+            ..
+        } = instance;
+        let step = self.batcher.poll(now, group, batch);
+        *stayed = self.batcher.len();
         for Late { id, expected } in &batch.late {
             if let Some(job) = self.unseat(*id) {
                 let waited = now.since(job.arrived);

@@ -342,7 +342,7 @@ impl World {
             deadline: request.deadline,
             level: number as u32 % 3,
         };
-        match self.lanes[lane].submit(now, item, &mut inputs) {
+        match self.lanes[lane].submit(now, item, None, &mut inputs) {
             Ok(seat) => request.seat = Some(seat),
             Err(_) => request.refused = true,
         }
