@@ -70,6 +70,16 @@ impl Jitney {
         self.batcher.seed(group, Load::of(rows), took);
     }
 
+    /// Rows that came, whatever became of them.
+    pub fn rows_offered(&self) -> u64 {
+        self.batcher.rows_offered()
+    }
+
+    /// Rows a second that it says it could do, each within `objective`.
+    pub fn sustainable(&self, objective: Duration) -> Option<f64> {
+        self.batcher.sustainable(objective)
+    }
+
     /// Panics if an invariant does not hold.
     pub fn check(&self) {
         self.batcher.check();
