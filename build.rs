@@ -6,9 +6,11 @@ use std::{env, fs};
 
 use prost::Message;
 
+const FILES: [&str; 2] = ["grpc_service.proto", "xds/service/orca/v3/orca.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["grpc_service.proto"], ["proto"])?;
+    let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()

@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub metrics_address: Option<SocketAddr>,
     /// Whether metrics are told under Triton's names too.
     pub triton_metrics: bool,
+    /// Whether answers of gRPC carry load reports.
+    pub load_report_trailers: bool,
     /// What a device costs an hour, in whatever currency; none if nobody wants to know.
     pub device_price_per_hour: Option<f64>,
     /// The shared library of ONNX Runtime; a bare name is left to the system's loader.

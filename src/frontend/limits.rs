@@ -47,6 +47,8 @@ pub struct Limits {
     pub max_stream_requests: usize,
     /// How long a client may say nothing where the server can do nothing else than wait for it.
     pub read_timeout: Duration,
+    /// Whether answers of gRPC carry load reports.
+    pub load_report_trailers: bool,
 }
 
 #[derive(Debug)]

@@ -33,6 +33,7 @@ pub use readiness::Readiness;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use connections::{Door, places};
+use grpc::orca::ReportLayer;
 use grpc::web::WebLayer;
 use limits::LimitLayer;
 use patience::Patience;
@@ -89,10 +90,13 @@ impl Frontend {
         protocols: Protocols,
         shutdown: impl Future<Output = ()> + Send,
     ) {
+        let reports = self.limits.load_report_trailers;
+        let reports = reports.then(|| ReportLayer(Arc::clone(&self.metrics)));
         let service = ServiceBuilder::new()
             .option_layer(self.origins.layer())
             .layer(self.layer.clone())
             .layer(WebLayer)
+            .option_layer(reports)
             .service(self.routes(protocols));
         let door = Door {
             places: self.places,
@@ -103,7 +107,10 @@ impl Frontend {
     }
 
     fn routes(&self, protocols: Protocols) -> Routes {
-        let grpc = || grpc::routes(self.api.clone(), self.limits);
+        let grpc = || {
+            let metrics = Arc::clone(&self.metrics);
+            grpc::routes(self.api.clone(), self.limits, metrics)
+        };
         let mut routes = Router::new();
         if protocols.rest || protocols.metrics {
             let metrics = Arc::clone(&self.metrics);

@@ -54,6 +54,11 @@ impl Engine {
         self.clock.as_ref()
     }
 
+    /// The same, for whoever outlives this.
+    pub fn shared_clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// Answers one request. Dropping the future takes the request out of its queue.
     /// What it goes through is noted in `journey`.
     pub async fn infer(

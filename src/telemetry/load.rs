@@ -7,9 +7,12 @@
 //! the share of its capacity that is used; where versions share a device, their shares add up.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
+use super::process::Process;
 use crate::clock::Moment;
 use crate::model::VersionId;
 use crate::serving::{Engine, Statistics, Version};
@@ -86,6 +89,25 @@ pub struct Point {
     pub used: Option<f64>,
 }
 
+/// What those are told who balance requests over servers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// See [`Load::used`].
+    pub used: Option<f64>,
+    /// See [`Load::devices`].
+    pub devices: BTreeMap<String, f64>,
+    /// Share of the processors that the server used in the last second.
+    pub processor: f64,
+    /// Share of the host's memory that it has.
+    pub memory: f64,
+    /// Requests a second of the last second, over all versions.
+    pub requests: f64,
+    /// Of these, those that were answered with an error.
+    pub errors: f64,
+    /// Requests waiting.
+    pub queued: usize,
+}
+
 struct Look {
     at: Moment,
     offered: u64,
@@ -103,6 +125,7 @@ struct Seen {
 pub(super) struct Watcher {
     engine: Engine,
     seen: Mutex<BTreeMap<VersionId, Seen>>,
+    report: ArcSwap<Report>,
 }
 
 impl Watcher {
@@ -110,14 +133,21 @@ impl Watcher {
         Self {
             engine,
             seen: Mutex::default(),
+            report: ArcSwap::default(),
         }
     }
 
     /// Looks for ever.
     pub(super) async fn watch(&self) {
         let clock = self.engine.clock();
+        let mut before = None;
         loop {
-            self.look(clock.now());
+            let now = clock.now();
+            self.look(now);
+            let process = Process::look();
+            self.report
+                .store(Arc::new(self.reported(now, before, process)));
+            before = process.map(|process| (now, process));
             clock.sleep_until(clock.now() + LOOK).await;
         }
     }
@@ -156,6 +186,35 @@ impl Watcher {
             }
             let spare = seen.points.len().saturating_sub(POINTS);
             seen.points.drain(..spare);
+        }
+    }
+
+    /// What balancers are told, as it was within the last second.
+    pub(super) fn report(&self) -> Arc<Report> {
+        self.report.load_full()
+    }
+
+    fn reported(
+        &self,
+        now: Moment,
+        before: Option<(Moment, Process)>,
+        process: Option<Process>,
+    ) -> Report {
+        let load = self.load();
+        let seen = self.seen();
+        let points = || seen.values().filter_map(|seen| seen.points.back());
+        let processor = before.zip(process).map(|((since, before), process)| {
+            let passed = now.since(since).as_secs_f64() * process.processors;
+            (process.cpu_seconds - before.cpu_seconds) / passed.max(1e-9)
+        });
+        Report {
+            used: load.used(),
+            devices: load.devices,
+            processor: processor.unwrap_or(0.0),
+            memory: process.map_or(0.0, |process| process.memory_share()),
+            requests: points().map(|point| point.requests).sum(),
+            errors: points().map(|point| point.errors).sum(),
+            queued: points().map(|point| point.queued).sum(),
         }
     }
 

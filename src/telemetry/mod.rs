@@ -15,7 +15,7 @@ mod text;
 mod triton;
 
 pub use family::{Buckets, Family, Kind, Label, Metric, Sample, Value};
-pub use load::{Load, Point, VersionLoad};
+pub use load::{Load, Point, Report, VersionLoad};
 pub use requests::{Requests, Watched};
 pub use source::{InFlight, Metrics, Settings};
 pub use story::Story;

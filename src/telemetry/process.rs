@@ -1,6 +1,7 @@
 //! What the operating system says of this process.
 
 use std::fs;
+use std::thread::available_parallelism;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
@@ -17,6 +18,10 @@ pub(super) struct Process {
     pub(super) most_files: u64,
     /// Seconds since the Unix epoch when it started.
     pub(super) started: f64,
+    /// Processors that it may use.
+    pub(super) processors: f64,
+    /// Memory of the host.
+    pub(super) host_bytes: u64,
 }
 
 impl Process {
@@ -38,8 +43,24 @@ impl Process {
             open_files: fs::read_dir("/proc/self/fd").ok()?.count() as u64,
             most_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             started: boot + field(22)? as f64 / ticks,
+            processors: available_parallelism().map_or(1.0, |count| count.get() as f64),
+            host_bytes: host_bytes()?,
         })
     }
+
+    /// Of the host's memory.
+    pub(super) fn memory_share(&self) -> f64 {
+        self.resident_bytes as f64 / self.host_bytes.max(1) as f64
+    }
+}
+
+fn host_bytes() -> Option<u64> {
+    let about = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = about
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = total.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::family::Family;
-use super::load::{Load, Point, Watcher};
+use super::load::{Load, Point, Report, Watcher};
 use super::process::Process;
 use super::text::Format;
 use super::{own, triton};
@@ -86,6 +86,11 @@ impl Metrics {
     /// What is asked of the server, and what it can do.
     pub fn load(&self) -> Load {
         self.watcher.load()
+    }
+
+    /// What those are told who balance requests over servers, as it was within the last second.
+    pub fn report(&self) -> Arc<Report> {
+        self.watcher.report()
     }
 
     /// A version's last two minutes, a second each.

@@ -46,6 +46,7 @@ fn defaults() -> ServerConfig {
         server_name: "triton".to_owned(),
         metrics_address: Some("127.0.0.1:8002".parse().unwrap()),
         triton_metrics: false,
+        load_report_trailers: false,
         device_price_per_hour: None,
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
@@ -103,6 +104,7 @@ http_address = "off"
 server_name = "jitney"
 metrics_address = "[::]:9002"
 triton_metrics = true
+load_report_trailers = true
 device_price_per_hour = 2.5
 onnxruntime = "/opt/libonnxruntime.so"
 device = "cuda"
@@ -146,6 +148,7 @@ log = "debug"
         server_name: "jitney".to_owned(),
         metrics_address: Some("[::]:9002".parse().unwrap()),
         triton_metrics: true,
+        load_report_trailers: true,
         device_price_per_hour: Some(2.5),
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,

@@ -1,10 +1,13 @@
 //! gRPC and gRPC-Web: the V2 service, health and reflection.
 
 mod ending;
+pub(super) mod orca;
 mod service;
 pub(super) mod status;
 mod stream;
 pub(super) mod web;
+
+use std::sync::Arc;
 
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -13,16 +16,23 @@ use super::api::Api;
 use super::limits::Limits;
 use crate::proto::DESCRIPTORS;
 use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::telemetry::Metrics;
 use ending::Ending;
+use orca::LoadReports;
 use service::InferenceService;
 
 /// Descriptors of grpc.health.v1 and our own service, for reflection.
 const SERVICES: [&[u8]; 2] = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
 
 /// The services.
-pub(super) fn routes(api: Api, limits: Limits) -> Routes {
+pub(super) fn routes(api: Api, limits: Limits, metrics: Arc<Metrics>) -> Routes {
     let health = api.readiness.service();
     let ends = api.readiness.ends();
+    let reports = LoadReports {
+        metrics,
+        clock: api.engine.shared_clock(),
+        ends: ends.clone(),
+    };
     let service = InferenceService::new(api, limits.max_stream_requests);
     let inference = GrpcInferenceServiceServer::new(service)
         .max_decoding_message_size(limits.max_message_bytes)
@@ -31,6 +41,7 @@ pub(super) fn routes(api: Api, limits: Limits) -> Routes {
         .accept_compressed(CompressionEncoding::Deflate);
     Routes::new(inference)
         .add_service(health)
+        .add_service(reports.service())
         .add_service(Ending::new(reflection_v1(), ends.clone()))
         .add_service(Ending::new(reflection_v1alpha(), ends))
 }
