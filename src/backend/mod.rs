@@ -6,7 +6,7 @@ pub mod ort;
 pub mod simulated;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::device::{DeviceError, DeviceId, SharedDevice};
@@ -104,6 +104,12 @@ pub trait Executor: Send {
     /// Runs one batch and blocks until its outputs can be read. Inputs and outputs are in the
     /// signature's order.
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError>;
+
+    /// For one that was made to write down where its time goes ([`Backend::profiled`]): the file in
+    /// which that is now.
+    fn end_profile(&mut self) -> Result<PathBuf, String> {
+        Err("it was not made to tell where its time goes".to_owned())
+    }
 }
 
 /// A version on one device: what its executors have in common.
@@ -120,6 +126,15 @@ pub trait Backend: Send + Sync {
         artifact: &Artifact,
         placement: &Placement,
     ) -> Result<Arc<dyn Weights>, LoadError>;
+
+    /// An executor with weights of its own that writes down where its time goes, in a file whose path
+    /// begins with `prefix`; blocks as a load does.
+    fn profiled(
+        &self,
+        artifact: &Artifact,
+        placement: &Placement,
+        prefix: &Path,
+    ) -> Result<Box<dyn Executor>, LoadError>;
 
     /// Whether the executors of a version on such a device run with one copy of its weights.
     fn shares_weights(&self, policy: &ModelPolicy, device: DeviceId) -> bool;

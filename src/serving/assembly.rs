@@ -109,6 +109,7 @@ impl Assembly {
             batching,
             cached: None,
             sequences: None,
+            site: None,
             order: None,
             policy: self.artifact.policy,
             devices: Vec::new(),

@@ -18,9 +18,12 @@ use super::inputs::InputCheck;
 use super::journey::Trip;
 use super::lane::Demand;
 use super::order::Order;
+use super::profile::{Profile, profile};
 use super::runner::Runner;
 use super::sequences::Sequences;
+use super::site::Site;
 use super::statistics::{Ledger, Statistics};
+use crate::clock::Clock;
 use crate::model::{Batching, ModelPolicy, Signature, VersionId};
 use crate::scheduler::Learned;
 use crate::status::{Code, Status};
@@ -48,6 +51,8 @@ pub struct Version {
     /// Models that run for one request: 1, but for ensembles.
     pub(super) runs: usize,
     pub(super) runner: Runner,
+    /// Where its first instance is; an ensemble is nowhere.
+    pub(super) site: Option<Arc<Site>>,
     pub(super) output_names: Vec<Arc<str>>,
     pub(super) check: InputCheck,
     /// Its sequences, if it is stateful.
@@ -152,6 +157,25 @@ impl Version {
         if let Some(sequences) = &self.sequences {
             sequences.close();
         }
+    }
+
+    /// Where its time goes, operator by operator: of up to so many batches of real requests, those that
+    /// come within `patience`. Fails if it has no operators, or none run, or a profile is being made.
+    pub async fn profile(
+        &self,
+        clock: &dyn Clock,
+        batches: usize,
+        patience: Duration,
+    ) -> Result<Profile, Status> {
+        let (Runner::Lane(lane), Some(site)) = (&self.runner, &self.site) else {
+            let message = format!(
+                "{} is an ensemble; profile the models of its steps",
+                self.id
+            );
+            return Err(Status::new(Code::FailedPrecondition, message));
+        };
+        let profile = profile(lane, Arc::clone(site), clock, batches, patience);
+        profile.await.map_err(|status| status.about(&self.id))
     }
 
     /// What it has done so far.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::journey::{Member, Trip};
 use super::limiter::Permit;
 use super::placing::Berth;
+use super::profile::Loan;
 use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
@@ -36,6 +37,8 @@ pub(super) struct Instance {
     clock: Arc<dyn Clock>,
     pub(super) berth: Berth,
     executor: Box<dyn Executor>,
+    /// What it runs with for a while in place of its own executor, which is in there meanwhile.
+    loan: Option<Loan>,
     remake: Remake,
     stacking: Arc<Stacking>,
     staging: Staging,
@@ -76,6 +79,7 @@ impl Instance {
             clock,
             berth,
             executor,
+            loan: None,
             remake,
             stacking,
             staging: Staging::default(),
@@ -134,7 +138,27 @@ impl Instance {
         let mut jobs = std::mem::take(&mut self.jobs);
         let health = self.serve_batch(&mut jobs);
         self.jobs = jobs;
+        let loan_is_over = self.loan.as_mut().is_some_and(Loan::ran);
+        if health.is_err() {
+            // Who lent it sees that it broke.
+            drop(self.give_back());
+        } else if loan_is_over && let Some(loan) = self.give_back() {
+            loan.repay();
+        }
         health
+    }
+
+    /// Runs the next batches with another executor than its own.
+    pub(super) fn borrow(&mut self, mut loan: Loan) {
+        std::mem::swap(&mut self.executor, &mut loan.executor);
+        self.loan = Some(loan);
+    }
+
+    /// Goes on with its own executor; the other one is in what is given back.
+    pub(super) fn give_back(&mut self) -> Option<Loan> {
+        let mut loan = self.loan.take()?;
+        std::mem::swap(&mut self.executor, &mut loan.executor);
+        Some(loan)
     }
 
     fn serve_batch(&mut self, jobs: &mut Vec<Job>) -> Result<(), Broken> {

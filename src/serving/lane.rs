@@ -18,6 +18,7 @@ use super::changes::Changes;
 use super::delivery::Delivery;
 use super::instance::{Broken, Instance};
 use super::journey::TraceContext;
+use super::profile::Loan;
 use super::ticket::{Answer, Job, Outputs, Ticket};
 use super::turns::AHEAD;
 use crate::clock::{Clock, Moment};
@@ -98,6 +99,30 @@ impl Lane {
     /// What was learned of each group's batches; none of those that have run none.
     pub(super) fn learned(&self) -> Vec<Option<Learned>> {
         self.lock().batcher.learned()
+    }
+
+    /// Has the next instance that runs a batch take an executor in place of its own; false if another is
+    /// lent.
+    pub(super) fn lend(&self, loan: Loan) -> bool {
+        let mut core = self.lock();
+        let lent = core.lent;
+        if !lent {
+            core.lent = true;
+            core.loan = Some(loan);
+        }
+        !lent
+    }
+
+    /// Takes back what was lent, unless it runs: then it comes back after that batch.
+    pub(super) fn recall(&self) -> Option<Loan> {
+        let mut core = self.lock();
+        core.lent = false;
+        let waiting = core.loan.take();
+        waiting.or_else(|| {
+            core.idle
+                .iter_mut()
+                .find_map(|instance| instance.give_back())
+        })
     }
 
     /// What is asked and what can be done, each answer within `objective`.

@@ -323,6 +323,7 @@ impl Loader {
             ..
         } = plan;
         let ledger: Arc<Ledger> = Arc::default();
+        let site = instances.first().map(|one| Arc::clone(&one.site));
         let devices = instances.iter().map(|one| one.site.device());
         let weight = artifact.policy.queue.weight;
         let berths = self.placer.berths(devices, weight, &claim);
@@ -374,6 +375,7 @@ impl Loader {
             check: plan.check(),
             order: queue.preserve_ordering.then(Arc::default),
             sequences,
+            site,
             policy: artifact.policy.clone(),
             devices,
             memory,

@@ -24,6 +24,7 @@ mod loading;
 mod order;
 mod padding;
 mod placing;
+mod profile;
 mod reconcile;
 mod rehearsal;
 mod request;
@@ -53,6 +54,7 @@ pub use journey::{Journey, Leg, Member, Stage, TraceContext, Trip};
 pub use lane::Demand;
 pub use limiter::Limiter;
 pub use loading::{Backends, Loader};
+pub use profile::Profile;
 pub use reconcile::{Control, Reconciler, Repository};
 pub use request::{
     CorrelationId, InSequence, InferRequest, InferResponse, NamedTensor, OutputTensor,

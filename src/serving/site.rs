@@ -1,5 +1,6 @@
 //! A version on one device: its weights, and the executors that run with them.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement, Weights};
@@ -27,6 +28,12 @@ pub(super) struct Made {
     pub(super) generation: u64,
 }
 
+impl std::fmt::Debug for Site {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Site").finish_non_exhaustive()
+    }
+}
+
 impl Site {
     pub(super) fn new(
         backend: Arc<dyn Backend>,
@@ -43,6 +50,12 @@ impl Site {
 
     pub(super) fn device(&self) -> &SharedDevice {
         &self.placement.device
+    }
+
+    /// An executor that writes down where its time goes, in a file whose path begins with `prefix`.
+    pub(super) fn profiled(&self, prefix: &Path) -> Result<Box<dyn Executor>, LoadError> {
+        self.backend
+            .profiled(&self.artifact, &self.placement, prefix)
     }
 
     /// One more executor, over the weights that are there unless they are the `lost` ones.
@@ -73,7 +86,7 @@ impl Site {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
     use crate::backend::simulated::SimulatedBackend;

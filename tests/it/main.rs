@@ -31,6 +31,7 @@ mod overload;
 mod padding;
 mod pbtxt;
 mod poison;
+mod profile;
 mod reload;
 mod repository;
 mod request;

@@ -1,5 +1,6 @@
 //! Runs a session for one thread.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -170,6 +171,15 @@ impl Executor for OrtExecutor {
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
         self.run_values(inputs)
             .map_err(|error| run_error(error.message()))
+    }
+
+    fn end_profile(&mut self) -> Result<PathBuf, String> {
+        let ended = match &mut self.path {
+            RunPath::Direct(session) => session.end_profile(&self.allocator),
+            RunPath::Bound(session) => session.session.end_profiling(),
+        };
+        let file = ended.map_err(|error| error.message().to_owned())?;
+        Ok(PathBuf::from(file))
     }
 }
 

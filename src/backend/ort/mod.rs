@@ -9,6 +9,7 @@ mod providers;
 mod shared;
 mod value;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ::ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -40,6 +41,7 @@ impl OrtBackend {
         artifact: &Artifact,
         placement: &Placement,
         stream: Option<&ComputeStream>,
+        profile: Option<&Path>,
     ) -> Result<Session, LoadError> {
         let default = OnnxRuntimePolicy::default();
         let policy = match &artifact.policy.backend {
@@ -57,7 +59,11 @@ impl OrtBackend {
         };
         let builder = Session::builder(self.library.environment())
             .map_err(|error| model_error(error.to_string()))?;
-        let builder = options(builder, policy, placement.threads).map_err(model_error)?;
+        let mut builder = options(builder, policy, placement.threads).map_err(model_error)?;
+        if let Some(prefix) = profile {
+            let profiling = builder.with_profiling(prefix);
+            builder = profiling.map_err(|error| model_error(error.to_string()))?;
+        }
         let mut builder =
             providers::register(builder, id, policy, stream).map_err(provider_error)?;
         builder.commit_from_file(&artifact.file).map_err(|error| {
@@ -67,6 +73,26 @@ impl OrtBackend {
                 _ => model_error(error.message().to_owned()),
             }
         })
+    }
+
+    /// An executor with a session of its own.
+    fn alone(
+        &self,
+        artifact: &Artifact,
+        placement: &Placement,
+        profile: Option<&Path>,
+    ) -> Result<Box<OrtExecutor>, LoadError> {
+        let device = placement.device.id();
+        let executor = if let DeviceId::Cuda(number) = device {
+            let stream = ComputeStream::new(number)?;
+            let session = self.session(artifact, placement, Some(&stream), profile)?;
+            OrtExecutor::bound(session, artifact, number, stream)
+        } else {
+            let session = self.session(artifact, placement, None, profile)?;
+            let session = SharedSession::new(&session, artifact)?;
+            OrtExecutor::direct(Arc::new(session), device)
+        };
+        executor.map(Box::new)
     }
 }
 
@@ -114,11 +140,20 @@ impl Backend for OrtBackend {
             shared: None,
         };
         if self.shares_weights(&artifact.policy, placement.device.id()) {
-            let session = self.session(artifact, placement, None)?;
+            let session = self.session(artifact, placement, None, None)?;
             let session = SharedSession::new(&session, artifact)?;
             weights.shared = Some(Arc::new(session));
         }
         Ok(Arc::new(weights))
+    }
+
+    fn profiled(
+        &self,
+        artifact: &Artifact,
+        placement: &Placement,
+        prefix: &Path,
+    ) -> Result<Box<dyn Executor>, LoadError> {
+        Ok(self.alone(artifact, placement, Some(prefix))?)
     }
 
     fn shares_weights(&self, policy: &ModelPolicy, device: DeviceId) -> bool {
@@ -140,23 +175,19 @@ struct OrtWeights {
 
 impl Weights for OrtWeights {
     fn executor(&self) -> Result<Box<dyn Executor>, LoadError> {
-        let (artifact, device) = (&self.artifact, self.placement.device.id());
-        let executor = match (&self.shared, device) {
-            (Some(session), _) => OrtExecutor::direct(Arc::clone(session), device),
-            (None, DeviceId::Cuda(number)) => {
-                let stream = ComputeStream::new(number)?;
-                let session = self
-                    .backend
-                    .session(artifact, &self.placement, Some(&stream))?;
-                OrtExecutor::bound(session, artifact, number, stream)
+        let Self {
+            backend,
+            artifact,
+            placement,
+            shared,
+        } = self;
+        let executor = match shared {
+            Some(session) => {
+                OrtExecutor::direct(Arc::clone(session), placement.device.id()).map(Box::new)?
             }
-            (None, _) => {
-                let session = self.backend.session(artifact, &self.placement, None)?;
-                let session = SharedSession::new(&session, artifact)?;
-                OrtExecutor::direct(Arc::new(session), device)
-            }
+            None => backend.alone(artifact, placement, None)?,
         };
-        Ok(Box::new(executor?))
+        Ok(executor)
     }
 }
 

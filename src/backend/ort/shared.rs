@@ -5,7 +5,7 @@
 //! of execution providers that broke the promise. So this file calls the C API, and the backend uses
 //! it unasked for the CPU alone, where it was tested.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
@@ -83,6 +83,24 @@ impl SharedSession {
             .into_iter()
             .map(|output| value::to_tensor(output?, &self.session))
             .collect()
+    }
+}
+
+impl SharedSession {
+    /// Ends the profile of a session that was made with one; the file that it is in.
+    pub(super) fn end_profile(&self, allocator: &Allocator) -> Result<String, Error> {
+        let mut name = ptr::null_mut();
+        let end = ::ort::api().SessionEndProfiling;
+        let memory = allocator.ptr().cast_mut();
+        // SAFETY: the session and the allocator live as long as the call; the name is written by it.
+        let status = unsafe { end(self.session.ptr().cast_mut(), memory, &raw mut name) };
+        value::check(status)?;
+        // SAFETY: on success it is a string that ends with a NUL, in memory of the allocator.
+        let file = unsafe { CStr::from_ptr(name) };
+        let file = file.to_string_lossy().into_owned();
+        // SAFETY: the allocator gave this memory, and nobody has it any more.
+        unsafe { allocator.free(name) };
+        Ok(file)
     }
 }
 

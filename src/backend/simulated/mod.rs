@@ -1,6 +1,7 @@
 //! A stand-in for a model on a device: takes the time that it is told to take, and fails when it is
 //! told to fail, so that eight GPUs can be tried on a laptop.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -53,6 +54,18 @@ impl Backend for SimulatedBackend {
             device,
             memory: memory.map(Arc::new),
         }))
+    }
+
+    fn profiled(
+        &self,
+        artifact: &Artifact,
+        _placement: &Placement,
+        _prefix: &Path,
+    ) -> Result<Box<dyn Executor>, LoadError> {
+        Err(LoadError::Model {
+            file: artifact.file.clone(),
+            reason: "a simulated model has no operators whose times could be told".to_owned(),
+        })
     }
 
     fn shares_weights(&self, _policy: &ModelPolicy, _device: DeviceId) -> bool {

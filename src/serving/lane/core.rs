@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::delivery::Delivery;
 use super::super::instance::{Broken, Instance};
 use super::super::limiter::Limiter;
+use super::super::profile::Loan;
 use super::super::ticket::{Job, late};
 use super::levels::Levels;
 use crate::clock::Moment;
@@ -62,6 +63,10 @@ pub(super) struct Core {
     pub(super) others: Option<Arc<Limiter>>,
     /// Whether any instance has to hold resources.
     limited: bool,
+    /// An executor that waits for an instance to take it in place of its own.
+    pub(super) loan: Option<Loan>,
+    /// Whether one is lent, whoever has it.
+    pub(super) lent: bool,
     /// Bounds of single priorities.
     pub(super) levels: Levels,
     /// What answers take beside their batch.
@@ -98,6 +103,8 @@ impl Core {
             closed: false,
             suspects: 0,
             others: None,
+            loan: None,
+            lent: false,
             levels: Levels::default(),
             delivery,
         }
@@ -162,6 +169,11 @@ impl Core {
         jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
         // Who was queued again is known by another id than its seat has, and cannot be cancelled.
         jobs.retain(|job| !job.retried || !job.ticket.is_forsaken());
+        if step == Step::Dispatch
+            && let Some(loan) = self.loan.take()
+        {
+            instance.borrow(loan);
+        }
         step
     }
 

@@ -1,0 +1,76 @@
+//! Where a model's time goes, asked for while it serves.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jitney::serving::Profile;
+use jitney::status::{Code, Status};
+use serde_json::Value;
+
+use super::node::{Node, within};
+use super::request::{input, raw};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn digits() -> Node {
+    Node::start(Path::new("examples/models")).await
+}
+
+async fn profile(node: &Node, batches: usize, patience: Duration) -> Result<Profile, Status> {
+    let version = node.version("digits");
+    let clock = &node.server.machine().clock;
+    let profile = version.profile(clock.as_ref(), batches, patience);
+    within("a profile", profile).await
+}
+
+/// Asks until this is over.
+async fn while_asked<T>(node: &Node, over: impl Future<Output = T>) -> T {
+    let image = raw("digits", input("image", "FP32", &[1, 64]), vec![0; 256]);
+    let asking = async {
+        loop {
+            node.infer(image.clone()).await.unwrap();
+        }
+    };
+    tokio::select! {
+        over = over => over,
+        () = asking => unreachable!(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_are_told_of_as_many_batches_as_were_asked_for() {
+    let node = digits().await;
+    let Profile { trace, batches } = while_asked(&node, profile(&node, 3, PATIENCE))
+        .await
+        .unwrap();
+    assert_eq!(batches, 3);
+    let events: Vec<Value> = serde_json::from_slice(&trace).unwrap();
+    let named = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    assert_eq!(named("model_run"), 3);
+    let of_operators = |event: &&Value| event["cat"] == "Node" && event["dur"].is_u64();
+    assert!(events.iter().filter(of_operators).count() >= 3);
+    // Its own executor goes on, and another profile can be made.
+    let again = while_asked(&node, profile(&node, 1, PATIENCE)).await;
+    assert_eq!(again.unwrap().batches, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nothing_runs_there_is_nothing_to_tell() {
+    let node = digits().await;
+    let nothing = profile(&node, 3, Duration::from_millis(20)).await;
+    assert_eq!(nothing.unwrap_err().code, Code::Unavailable);
+    // As many as came are told of, if fewer come than were asked for.
+    let some = while_asked(&node, profile(&node, 1_000_000, Duration::from_millis(500))).await;
+    assert!(some.unwrap().batches >= 1);
+    // One at a time; and whoever is gone leaves nothing behind.
+    let (first, second) = tokio::join!(
+        profile(&node, 1, Duration::from_secs(2)),
+        profile(&node, 1, Duration::from_secs(2)),
+    );
+    let codes = [first, second].map(|profile| profile.unwrap_err().code);
+    assert!(codes.contains(&Code::FailedPrecondition), "{codes:?}");
+    let gone = profile(&node, 1, PATIENCE);
+    let _ = tokio::time::timeout(Duration::from_millis(300), gone).await;
+    let after = while_asked(&node, profile(&node, 2, PATIENCE)).await;
+    assert_eq!(after.unwrap().batches, 2);
+}
