@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::answer::{Refusal, document, error, field, plain, read_message};
 use super::receive::{held, receive};
-use super::{Answer, Named, Rest};
+use super::{Answer, Named, Rest, Served};
 use crate::proto::*;
 use crate::status::Status;
 
@@ -167,7 +167,7 @@ pub(super) async fn unload(State(rest): State<Rest>, named: Named, request: Requ
 /// What a body of the other routes takes at most; none of them says much.
 const MOST: usize = 64 * 1024;
 
-impl Rest {
+impl Served {
     /// Reads the JSON of a body; an empty one is as good as `{}`.
     pub(super) async fn read<T: Default + for<'de> Deserialize<'de>>(
         &self,

@@ -2,13 +2,17 @@
 
 mod answer;
 mod control;
+mod encoded;
 mod extensions;
 mod infer;
 mod receive;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
@@ -23,17 +27,21 @@ use super::limits::{Held, Limits};
 use crate::status::Status;
 use answer::Refusal;
 pub(super) use answer::error;
+use encoded::If;
 pub(super) use receive::HEADER_LENGTH;
 
 /// Bytes of an answer under which compressing it saves no packet.
 const LEAST_COMPRESSED: u16 = 1024;
 
 /// What the routes need.
-#[derive(Clone, Debug)]
-struct Rest {
+#[derive(Debug)]
+struct Served {
     api: Api,
     limits: Limits,
 }
+
+/// Each request has it for itself, which is to cost one count and not one for each part.
+type Rest = Arc<Served>;
 
 type Answer = Result<Response, Refusal>;
 
@@ -46,8 +54,11 @@ pub(super) fn routes(api: Api, limits: Limits) -> Router {
         })
         .method_not_allowed_fallback(control::method_not_allowed)
         .fallback(control::no_route)
-        .layer(RequestDecompressionLayer::new())
-        .with_state(Rest { api, limits })
+        .layer(If {
+            header: CONTENT_ENCODING,
+            layer: RequestDecompressionLayer::new(),
+        })
+        .with_state(Arc::new(Served { api, limits }))
 }
 
 /// Tensors alone are worth compressing; tritonclient for asyncio asks for it always, and cannot read
@@ -56,7 +67,10 @@ fn infer() -> MethodRouter<Rest> {
     let compression = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
         .compress_when(SizeAbove::new(LEAST_COMPRESSED));
-    post(infer::infer).layer(compression)
+    post(infer::infer).layer(If {
+        header: ACCEPT_ENCODING,
+        layer: compression,
+    })
 }
 
 type Route = (&'static str, MethodRouter<Rest>);
