@@ -8,6 +8,7 @@ export JITNEY_ONNXRUNTIME ?= $(CURDIR)/.jitney/onnxruntime/libonnxruntime.so
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .jitney/venv
 VENV_MODELS := .jitney/venv-models
+VENV_KSERVE := .jitney/venv-kserve
 MINILM := examples/models/minilm/1/model.onnx
 SILERO := examples/models/silero_vad/1/model.onnx
 
@@ -52,7 +53,7 @@ $(SILERO): examples/silero_vad/make.py scripts/requirements-models.txt | tools
 	$(VENV_MODELS)/bin/python examples/silero_vad/make.py --check
 
 .PHONY: test
-test: setup venv minilm silero ## Run every test: the server's and the clients'
+test: setup venv venv-kserve minilm silero ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
 	cargo build --workspace --locked
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
@@ -109,3 +110,8 @@ venv: tools
 .PHONY: venv-models
 venv-models: tools
 	@$(PYTHON) scripts/environment.py $(VENV_MODELS) scripts/requirements-models.txt
+
+# KServe's client has pins that are not those of the other tests.
+.PHONY: venv-kserve
+venv-kserve: tools
+	@$(PYTHON) scripts/environment.py $(VENV_KSERVE) scripts/requirements-kserve.txt

@@ -33,6 +33,7 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
         panic_every: count(table, "panic_every"),
         panic_on: table.value("panic_on", Number),
         lost_while_exists: table.value("lost_while_exists", Text).map(PathBuf::from),
+        waits_while_exists: table.value("waits_while_exists", Text).map(PathBuf::from),
     }
 }
 

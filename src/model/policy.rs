@@ -398,6 +398,9 @@ pub struct SimulatedPolicy {
     /// Every device is lost while this file exists, and one while a file of that name with its number
     /// behind a dot does, so that they can be lost and brought back on demand.
     pub lost_while_exists: Option<PathBuf>,
+    /// No run ends while this file exists, so that executors can be kept busy for as long as one likes;
+    /// after ten minutes it does.
+    pub waits_while_exists: Option<PathBuf>,
 }
 
 /// The least of `sizes`, which ascend, that is at least `size`; itself if there is none.

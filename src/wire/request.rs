@@ -244,7 +244,6 @@ fn named(
     input: InferInputTensor,
     data: impl FnOnce(&str, Dtype) -> Result<Bytes, Status>,
 ) -> Result<NamedTensor, Status> {
-    refuse_parameters(&input.parameters)?;
     let dtype = dtype(&input.name, &input.datatype)?;
     let data = data(&input.name, dtype)?;
     Ok(NamedTensor {

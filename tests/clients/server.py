@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "jitney"
 
 # Longer than this only what hangs takes.
-HANG = 60
+HANG = 180
 
 
 class Server:
@@ -77,6 +77,18 @@ class Server:
     def logged(self):
         self.log.seek(0)
         return self.log.read()
+
+
+class Gate:
+    """Keeps every run of the simulated models that have its behaviour from ending, until it is opened."""
+
+    def __init__(self, folder):
+        self.file = folder / "closed"
+        self.file.touch()
+        self.behaviour = f'waits_while_exists = "{self.file}"'
+
+    def open(self):
+        self.file.unlink()
 
 
 def simulated(repository, name, policy="", behaviour="", dtype="FP32"):

@@ -18,7 +18,7 @@ def protocol(request):
 
 @pytest.fixture
 def slow(repository):
-    """A repository whose model takes a minute."""
+    """A repository whose model takes a minute; no test waits for it."""
     simulated(repository, "slow", behaviour="fixed_ms = 60000")
     return repository
 

@@ -3,8 +3,10 @@
 import asyncio
 import gzip
 import json
+import time
 import zlib
 
+import gevent
 import numpy
 import pytest
 import requests
@@ -12,7 +14,7 @@ import tritonclient.http as rest
 import tritonclient.http.aio as rest_aio
 from tritonclient.utils import InferenceServerException
 
-from server import HANG, Server, simulated
+from server import HANG, Gate, Server, simulated
 from tensors import VALUES, output_of
 
 # tritonclient does not send these as JSON; see the test of bodies made by hand.
@@ -190,12 +192,19 @@ def test_a_requests_timeout_ends_its_wait(repository):
             assert error.value.status() == "504"
 
 
-def test_a_full_queue_says_when_to_try_again(repository):
-    simulated(repository, "slow", "max_batch_size = 1\nmax_queue_size = 1", "fixed_ms = 1000")
+def test_a_full_queue_says_when_to_try_again(repository, tmp_path):
+    gate = Gate(tmp_path)
+    simulated(repository, "slow", "max_batch_size = 1\nmax_queue_size = 1", gate.behaviour)
     array = numpy.ones([1, 2], numpy.float32)
     with Server(repository) as server:
         with rest.InferenceServerClient(server.address, concurrency=4) as http:
             asked = [http.async_infer("slow", [given("x", array)]) for _ in range(4)]
+            # One runs and one waits, if it is not there before the first has left the queue.
+            end = time.monotonic() + HANG
+            while sum(answer._greenlet.ready() for answer in asked) < 2:
+                assert time.monotonic() < end, "nobody is refused"
+                gevent.sleep(0.01)
+            gate.open()
             refused = []
             for answer in asked:
                 try:

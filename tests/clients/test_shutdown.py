@@ -1,7 +1,10 @@
 """Overload, deadlines and SIGTERM, as the process shows them to its clients."""
 
+import queue
 import subprocess
 import threading
+import time
+import urllib.request
 
 import grpc
 import numpy
@@ -9,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from server import HANG, Server, simulated
+from server import HANG, Gate, Server, simulated
 from tensors import given
 
 ROW = numpy.ones([1, 2], numpy.float32)
@@ -22,12 +25,19 @@ def row(model="slow"):
     return request
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_try_again(repository):
-    simulated(repository, "slow", "max_batch_size = 1\nmax_queue_size = 2", "fixed_ms = 2000")
+def test_a_full_queue_refuses_at_once_and_says_when_to_try_again(repository, tmp_path):
+    gate = Gate(tmp_path)
+    simulated(repository, "slow", "max_batch_size = 1\nmax_queue_size = 2", gate.behaviour)
     with Server(repository) as server, grpc.insecure_channel(server.address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         # Two wait, and the rest are refused, but for one if it is taken before the last of them.
         calls = [stub.ModelInfer.future(row(), timeout=HANG) for _ in range(6)]
+        told = queue.Queue()
+        for call in calls:
+            call.add_done_callback(told.put)
+        for _ in range(3):
+            told.get(timeout=HANG)
+        gate.open()
         refused = [call for call in calls if call.exception(timeout=HANG)]
         assert len(refused) in (3, 4)
         for call in refused:
@@ -47,13 +57,17 @@ def test_a_clients_timeout_ends_its_wait(repository):
         assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 
-def test_sigterm_loses_nothing_that_was_accepted(repository):
-    simulated(repository, "slow", "max_batch_size = 1", "fixed_ms = 100")
-    with Server(repository) as server, grpc.insecure_channel(server.address) as channel:
+def test_sigterm_loses_nothing_that_was_accepted(repository, tmp_path):
+    gate = Gate(tmp_path)
+    simulated(repository, "slow", "max_batch_size = 1", gate.behaviour)
+    with Server(repository, "--metrics-address", "127.0.0.1:0") as server, \
+            grpc.insecure_channel(server.address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         calls = [stub.ModelInfer.future(row(), timeout=HANG) for _ in range(10)]
-        calls[0].result(timeout=HANG)
+        # One runs, and the others wait.
+        until_told(server, 'jitney_queued_requests{model="slow",version="1"} 9')
         server.terminate()
+        gate.open()
         for call in calls:
             assert call.result(timeout=HANG).raw_output_contents[0] == ROW.tobytes()
         assert server.wait() == 0
@@ -115,3 +129,12 @@ def until(process, word):
         raise AssertionError(f"{word} never came")
     finally:
         killer.cancel()
+
+
+def until_told(server, line):
+    """Reads metrics until they have this line."""
+    end = time.monotonic() + HANG
+    url = f"http://{server.address}/metrics"
+    while line not in urllib.request.urlopen(url, timeout=HANG).read().decode():
+        assert time.monotonic() < end, f"waited in vain: {line}"
+        time.sleep(0.01)

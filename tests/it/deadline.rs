@@ -15,25 +15,13 @@ use super::web::{INFER, frame};
 
 const BATCH: usize = 8;
 
-/// A model whose batches take a minute: nobody sees one end.
+/// A model whose batches do not end before they are told to.
 async fn stuck(policy: &str) -> (Repository, Node, Occupant) {
-    busy(
-        &format!("max_batch_size = {BATCH}\n{policy}"),
-        "fixed_ms = 60000",
-    )
-    .await
+    stuck_with(policy, RawServer::default()).await
 }
 
-async fn busy(policy: &str, simulated: &str) -> (Repository, Node, Occupant) {
-    busy_with(policy, simulated, RawServer::default()).await
-}
-
-async fn busy_with(
-    policy: &str,
-    simulated: &str,
-    settings: RawServer,
-) -> (Repository, Node, Occupant) {
-    let repository = Repository::of(policy, simulated);
+async fn stuck_with(policy: &str, settings: RawServer) -> (Repository, Node, Occupant) {
+    let repository = Repository::of(&format!("max_batch_size = {BATCH}\n{policy}"), "");
     let node = Node::with(&repository.path(), settings).await;
     let occupant = Occupant::with_deadlines(&node, "m", BATCH).await;
     (repository, node, occupant)
@@ -60,12 +48,11 @@ async fn the_timeout_parameter_ends_the_wait_while_the_executor_is_busy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_stands_for_a_timeout_where_the_operator_says_so() {
-    let policy = format!("max_batch_size = {BATCH}");
     let settings = RawServer {
         forward_headers: vec!["timeout".to_owned()],
         ..RawServer::default()
     };
-    let (_repository, node, _occupant) = busy_with(&policy, "fixed_ms = 60000", settings).await;
+    let (_repository, node, _occupant) = stuck_with("", settings).await;
     let with_header = |request, microseconds: &'static str| {
         let mut request = Request::new(request);
         let value = microseconds.parse().unwrap();
@@ -154,7 +141,8 @@ async fn whoever_waited_too_long_is_told_so_and_not_that_it_gave_up() {
 async fn grpc_timeout_of_a_stream_is_the_deadline_of_its_requests() {
     let (_repository, node, mut occupant) = stuck("").await;
     let mut request = Request::new(tokio_stream::iter([rows("m", 9, 1)]));
-    request.set_timeout(Duration::from_millis(200));
+    // So long that the stream is surely open before.
+    request.set_timeout(Duration::from_secs(3));
     let mut client = node.client();
     let answers = client.model_stream_infer(request).await.unwrap();
     let answer = within("an answer", answers.into_inner().message()).await;
@@ -175,8 +163,7 @@ async fn a_deadline_that_has_passed_is_refused_before_the_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_those_who_went_away_are_never_run() {
-    let policy = format!("max_batch_size = {BATCH}");
-    let (_repository, node, occupant) = busy(&policy, "fixed_ms = 400").await;
+    let (_repository, node, occupant) = stuck("").await;
     let stays = enqueue(&node, [rows("m", 7, 2)]).await;
     let goes = tokio::spawn(infer(node.client(), rows("m", 8, 3)));
     let version = node.version("m");
@@ -190,11 +177,11 @@ async fn rows_of_those_who_went_away_are_never_run() {
     );
     let status = node.infer(late).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
+    let occupied = occupant.rows as u64;
+    occupant.leaves().await;
     for (sent, answer) in stays.join_all().await {
         assert_echo(&answer.unwrap(), &sent);
     }
-    let occupied = occupant.rows as u64;
-    occupant.leaves().await;
     let statistics = node.statistics("m").await;
     assert_eq!(statistics.inference_count, occupied + 2);
     assert_eq!(statistics.execution_count, 3);

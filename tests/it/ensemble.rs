@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::node::{Node, infer, until};
-use super::occupant::Occupant;
+use super::occupant::{Gate, Occupant};
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, bytes_of, floats, input, raw, rows, with_parameter};
 use super::traffic::Traffic;
@@ -143,39 +143,43 @@ async fn what_branches_and_joins_is_computed_once_and_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_of_several_requests_share_batches_and_are_counted() {
     let repository = Repository::new();
-    simulate(&repository, "one", "max_batch_size = 32", "fixed_ms = 600");
+    simulate(&repository, "one", "max_batch_size = 32", "fixed_ms = 20");
     simulate(&repository, "two", "max_batch_size = 16", "fixed_ms = 20");
     pair(&repository, "");
     let node = Node::start(&repository.path()).await;
-    let occupant = Occupant::of(&node, "one", 32).await;
+    let first = Occupant::of(&node, "one", 32).await;
+    let second = Occupant::of(&node, "two", 16).await;
     let mut answers = JoinSet::new();
     for seed in 0..64 {
         let request = rows("both", seed, 1);
         let answer = infer(node.client(), request.clone());
         answers.spawn(async move { (request, answer.await.unwrap()) });
     }
+    let [ahead, behind] = [first.rows as u64, second.rows as u64];
+    for (model, occupant) in [("one", first), ("two", second)] {
+        let version = node.version(model);
+        until("all wait for a step", || version.queued() == 65).await;
+        occupant.leaves().await;
+    }
     for (sent, answer) in answers.join_all().await {
         assert_echo(&answer, &sent);
     }
-    let occupied = occupant.rows as u64;
-    occupant.leaves().await;
     let [both, one, two] = [
         node.statistics("both").await,
         node.statistics("one").await,
         node.statistics("two").await,
     ];
-    assert_eq!(one.inference_count, occupied + 64);
-    assert_eq!(two.inference_count, 64);
-    // Few batches, though every request came by itself.
-    assert!(one.execution_count <= 8, "{one:?}");
-    assert!(two.execution_count <= 32, "{two:?}");
+    assert_eq!(one.inference_count, ahead + 64);
+    assert_eq!(two.inference_count, behind + 64);
+    // Full batches, though every request came by itself, behind two occupants each.
+    assert_eq!((one.execution_count, two.execution_count), (2 + 2, 2 + 4));
     assert_eq!((both.inference_count, both.execution_count), (64, 64));
     let counted = both.inference_stats.unwrap();
     let success = counted.success.unwrap();
     assert_eq!((success.count, counted.fail.unwrap().count), (64, 0));
     assert_eq!(counted.queue.unwrap().ns, 0);
     // Nobody was quicker than a batch of each.
-    assert!(success.ns >= 64 * 620_000_000, "{success:?}");
+    assert!(success.ns >= 64 * 40_000_000, "{success:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,10 +238,10 @@ async fn an_ensemble_says_what_it_is() {
     );
 }
 
-/// `both`, whose first model runs for a minute.
+/// `both`, whose first model does not end a run.
 async fn stuck(keys: &str) -> (Repository, Node, Occupant) {
     let repository = Repository::new();
-    simulate(&repository, "one", "max_batch_size = 8", "fixed_ms = 60000");
+    simulate(&repository, "one", "max_batch_size = 8", "");
     simulate(&repository, "two", "max_batch_size = 8", "");
     pair(&repository, keys);
     let node = Node::start(&repository.path()).await;
@@ -290,15 +294,15 @@ async fn who_goes_away_leaves_the_queue_of_the_step() {
 async fn one_deadline_is_for_all_steps() {
     let repository = Repository::new();
     simulate(&repository, "one", "", "fixed_ms = 10");
-    simulate(&repository, "two", "max_batch_size = 8", "fixed_ms = 60000");
+    simulate(&repository, "two", "max_batch_size = 8", "");
     pair(&repository, "");
     let text = std::fs::read_to_string(repository.folder("both").join("model.toml")).unwrap();
     repository.configure("patient", &text);
     std::fs::create_dir_all(repository.folder("patient").join("1")).unwrap();
-    repository.configure("both", &format!("default_deadline_ms = 2000\n{text}"));
+    repository.configure("both", &format!("default_deadline_ms = 5000\n{text}"));
     let node = Node::start(&repository.path()).await;
     let mut occupant = Occupant::of(&node, "two", 8).await;
-    // The first step is in time, the second is not; its model has no deadline of its own.
+    // Five seconds are more than the first step needs on any machine; it is in time, the second is not; its model has no deadline of its own.
     let status = node.infer(rows("both", 1, 1)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(
@@ -451,16 +455,22 @@ async fn unload_with_parts(node: &Node, model: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn models_that_leave_with_an_ensemble_finish_what_it_has() {
     let repository = Repository::new();
-    simulate(&repository, "one", "", "fixed_ms = 300");
+    simulate(&repository, "one", "", "");
     simulate(&repository, "two", "", "");
     pair(&repository, "");
     let node = explicit(&repository, &["both"]).await;
+    let gate = Gate::close(&node, "one");
     let version = node.version("both");
     let sent = rows("both", 1, 2);
     let answer = tokio::spawn(infer(node.client(), sent.clone()));
     let entered = || version.ensemble().unwrap().in_flight() == 1;
     until("the request is in flight", entered).await;
-    unload_with_parts(&node, "both").await;
+    let leave = async {
+        let gone = async || !node.is_ready("both", "").await;
+        node.changes_until("the ensemble is gone", gone).await;
+        gate.open();
+    };
+    tokio::join!(unload_with_parts(&node, "both"), leave);
     assert_echo(&answer.await.unwrap().unwrap(), &sent);
     assert!(!node.is_ready("one", "").await && !node.is_ready("two", "").await);
 }

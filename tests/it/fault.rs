@@ -50,7 +50,7 @@ async fn a_failed_run_fails_its_request_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_of_a_failed_batch_are_tried_one_by_one() {
-    let repository = faulty("fail_every = 3\nfixed_ms = 300");
+    let repository = faulty("fail_every = 3");
     let node = Node::start(&repository.path()).await;
     // Runs 1 and 2 are the occupant's, run 3 fails with four members, who become runs 4 to 7.
     let occupant = Occupant::of(&node, "m", 8).await;
@@ -126,7 +126,7 @@ async fn a_lost_device_is_told_to_everyone_and_comes_back() {
 async fn what_a_lost_device_had_is_run_by_another() {
     let repository = Repository::new();
     let lost = repository.beside("lost");
-    let simulated = format!("lost_while_exists = {lost:?}\nfixed_ms = 300");
+    let simulated = format!("lost_while_exists = {lost:?}");
     let model = Simulated {
         policy: "max_batch_size = 1",
         instances: "[[instances]]\ndevice = \"simulated:0\"\n[[instances]]\ndevice = \"simulated:1\"",
@@ -154,7 +154,7 @@ async fn poisoned(instances: &str, executors: usize) {
     let model = Simulated {
         policy: "max_batch_size = 4",
         instances,
-        simulated: "fixed_ms = 300\npanic_on = 13000",
+        simulated: "panic_on = 13000",
     };
     repository.simulate("m", model);
     let node = Node::start(&repository.path()).await;
@@ -191,7 +191,7 @@ fn wider(seed: usize) -> ModelInferRequest {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_does_not_fit_into_memory_runs_in_parts() {
-    let repository = faulty("fixed_ms = 200\ndevice_memory_bytes = 100\nmemory_per_row_bytes = 20");
+    let repository = faulty("device_memory_bytes = 100\nmemory_per_row_bytes = 20");
     let node = Node::start(&repository.path()).await;
     // Eight do not fit, so four and four run; and from then on no more than four leave together.
     for _ in 0..2 {

@@ -2,10 +2,10 @@
 
 use jitney::config::RawServer;
 
-use super::node::{Node, until};
+use super::node::Node;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
-use super::sharing::send;
+use super::sharing::{send, share};
 
 async fn node(repository: &Repository, resources: &[&str]) -> Node {
     let settings = RawServer {
@@ -36,16 +36,8 @@ async fn with_twice_the_priority_half_the_chances() {
     simulate(&repository, "first", 0, 1);
     simulate(&repository, "second", 1, 2);
     let node = node(&repository, &["slots:1"]).await;
-    let _flood = send(&node, "first", 600);
-    let first = node.version("first");
-    until("the first model is flooded", || first.queued() > 300).await;
-    let second = send(&node, "second", 50);
-    let before = node.statistics("first").await.execution_count;
-    for (sent, answer) in second.join_all().await {
-        assert_echo(&answer.unwrap(), &sent);
-    }
-    let beside = node.statistics("first").await.execution_count - before;
-    assert!((85..=130).contains(&beside), "{beside} beside 50");
+    let share = share(&node, "first", "second").await;
+    assert!((1.7..=2.6).contains(&share), "{share} for each");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

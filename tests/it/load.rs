@@ -184,6 +184,30 @@ async fn a_recording_is_played_with_its_sizes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_without_a_duration_is_played_to_its_last_request() {
+    let repository = Repository::new();
+    repository.add("add_sub", 1);
+    let node = Node::start(&repository.path()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("day.csv");
+    // The last is the only one of four rows.
+    std::fs::write(&trace, "7,1\n7.5,1\n8,4\n").unwrap();
+    let report = driven(
+        &node,
+        &format!(
+            "[[requests]]\nmodel = \"add_sub\"\ncheck = {{}}\n\
+             [[steps]]\narrivals = \"trace\"\ntrace = {trace:?}\nwarm_up_s = 0"
+        ),
+    )
+    .await;
+    let step = &report.steps[0];
+    assert_eq!(step.recording.outcomes.all(), 3);
+    let counted = &step.counted[0];
+    assert_eq!(counted.batches, BTreeMap::from([(1, 2), (4, 1)]));
+    assert_eq!(counted.requests, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_are_compared_with_those_of_a_file() {
     let repository = Repository::new();
     repository.add("add_sub", 1);

@@ -151,7 +151,7 @@ async fn a_scrape_counts_what_was_sent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_away_is_counted_as_that() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 60000");
+    let repository = Repository::of("max_batch_size = 1", "");
     let node = node(&repository, "off", "127.0.0.1:0").await;
     let version = node.version("m");
     let _occupant = Occupant::with_deadlines(&node, "m", 1).await;

@@ -25,7 +25,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::{Service, ServiceExt};
 
 /// A test that waits longer than this hangs; none comes near it.
-const HANG: Duration = Duration::from_secs(30);
+const HANG: Duration = Duration::from_secs(180);
 
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
@@ -49,6 +49,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// A running server and a connection to it.
 pub(crate) struct Node {
     pub(crate) server: Server,
+    repository: PathBuf,
     channel: Channel,
 }
 
@@ -75,7 +76,15 @@ impl Node {
         let address = format!("http://{}", server.address());
         let channel = Endpoint::from_shared(address).unwrap();
         let channel = within("connecting", channel.connect()).await.unwrap();
-        Self { server, channel }
+        Self {
+            server,
+            repository: repository.to_owned(),
+            channel,
+        }
+    }
+
+    pub(crate) fn repository(&self) -> &Path {
+        &self.repository
     }
 
     pub(crate) fn channel(&self) -> Channel {

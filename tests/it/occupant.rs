@@ -1,22 +1,39 @@
 //! Who keeps a model's one executor busy, so that whatever is sent next has to wait.
 
+use std::fs;
+use std::path::PathBuf;
+
 use jitney::proto::infer_parameter::ParameterChoice;
 use jitney::proto::{ModelInferRequest, ModelInferResponse};
 use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::node::{Node, infer, until};
+use super::repository::gate;
 use super::request::{rows, with_parameter};
 
 /// An hour in microseconds: more patience than any default.
 const PATIENCE: i64 = 3_600_000_000;
 
-/// Looks, a millisecond apart, that the queue has to stay the same for. An executor that has been
-/// woken takes its batch within the first; nothing tells when.
-const STEADY: usize = 20;
+/// Keeps every run of a simulated model from ending until it is opened, however long that takes. If it
+/// never is, it goes with its repository.
+pub(crate) struct Gate(PathBuf);
 
-/// Full batches: one that each executor runs, and one that waits.
+impl Gate {
+    pub(crate) fn close(node: &Node, model: &str) -> Self {
+        let file = gate(node.repository(), model);
+        fs::write(&file, "").unwrap();
+        Self(file)
+    }
+
+    pub(crate) fn open(&self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+/// Full batches: one that each executor runs, and one that waits. None ends before it is told to.
 pub(crate) struct Occupant {
+    gate: Gate,
     batches: JoinSet<Result<ModelInferResponse, Status>>,
     /// Rows of all.
     pub(crate) rows: usize,
@@ -43,32 +60,53 @@ impl Occupant {
     }
 
     async fn with(node: &Node, requests: Vec<ModelInferRequest>) -> Self {
-        let version = node.version(&requests[0].model_name);
+        let model = requests[0].model_name.clone();
+        let gate = Gate::close(node, &model);
+        let version = node.version(&model);
         let rows = requests.iter().map(|request| request.inputs[0].shape[0]);
         let rows = rows.sum::<i64>() as usize;
+        let offered = || version.demand().unwrap().offered as usize;
+        let all = offered() + rows;
         let mut batches = JoinSet::new();
         for request in requests {
             batches.spawn(infer(node.client(), request));
         }
-        let mut steady = 0;
         until("the executor is busy", || {
-            steady = if version.queued() == 1 { steady + 1 } else { 0 };
-            steady == STEADY
+            offered() == all && version.queued() == 1
         })
         .await;
-        Self { batches, rows }
+        Self {
+            gate,
+            batches,
+            rows,
+        }
     }
 
-    /// Waits until all have been answered.
+    /// Lets its batches end, and whoever comes after it.
+    pub(crate) fn goes(self) -> Leaving {
+        self.gate.open();
+        Leaving(self.batches)
+    }
+
+    /// The same, and waits until all have been answered.
     pub(crate) async fn leaves(self) {
-        for answer in self.batches.join_all().await {
-            answer.unwrap();
-        }
+        self.goes().has_left().await;
     }
 
     /// Whether none has been answered.
     pub(crate) fn is_there(&mut self) -> bool {
         self.batches.try_join_next().is_none()
+    }
+}
+
+/// An occupant that keeps nobody any longer.
+pub(crate) struct Leaving(JoinSet<Result<ModelInferResponse, Status>>);
+
+impl Leaving {
+    pub(crate) async fn has_left(self) {
+        for answer in self.0.join_all().await {
+            answer.unwrap();
+        }
     }
 }
 

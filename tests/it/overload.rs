@@ -50,7 +50,7 @@ fn of_bytes(bytes: usize) -> ModelInferRequest {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_refuses_and_recovers() {
-    let repository = Repository::of("max_batch_size = 4\nmax_queue_size = 3", "fixed_ms = 500");
+    let repository = Repository::of("max_batch_size = 4\nmax_queue_size = 3", "");
     let node = Node::start(&repository.path()).await;
     let occupant = Occupant::of(&node, "m", 4).await;
     let waiting = enqueue(&node, [2, 3].map(|seed| rows("m", seed, 1))).await;
@@ -69,7 +69,7 @@ async fn a_full_queue_refuses_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_in_flight_are_bounded_and_given_back() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 300");
+    let repository = Repository::of("max_batch_size = 1", "");
     let settings = RawServer {
         max_message_bytes: Some((64 * KIB).to_string()),
         max_in_flight_bytes: Some((100 * KIB).to_string()),
@@ -97,7 +97,7 @@ async fn bytes_in_flight_are_bounded_and_given_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_in_progress_are_bounded_and_given_back() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 60000");
+    let repository = Repository::of("max_batch_size = 1", "");
     let settings = RawServer {
         max_requests: Some("4".to_owned()),
         ..RawServer::default()
@@ -159,7 +159,8 @@ fn zeros(bytes: usize) -> ModelInferRequest {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compressed_messages_count_as_what_they_become() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 300");
+    // Not so quick that the thread that receives a request runs it.
+    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 5");
     let settings = RawServer {
         max_message_bytes: Some((64 * KIB).to_string()),
         max_in_flight_bytes: Some((100 * KIB).to_string()),

@@ -157,7 +157,7 @@ async fn what_is_unloaded_is_refused_until_it_is_loaded_again() {
 async fn an_unload_during_a_load_has_the_last_word() {
     let repository = Repository::new();
     let simulated = Simulated {
-        simulated: "load_ms = 300",
+        simulated: "load_ms = 2000",
         ..Simulated::default()
     };
     repository.simulate("m", simulated);

@@ -10,6 +10,11 @@ pub(crate) fn made_models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
 }
 
+/// The file that keeps the runs of a simulated model of a repository from ending.
+pub(crate) fn gate(repository: &Path, model: &str) -> PathBuf {
+    repository.with_file_name(format!("{model}.closed"))
+}
+
 /// A simulated model's `model.toml`, in parts. It echoes rows of four numbers.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Simulated<'a> {
@@ -93,7 +98,9 @@ impl Repository {
     /// Adds a version of a simulated model, which has no file.
     pub(crate) fn simulate(&self, model: &str, simulated: Simulated<'_>) {
         fs::create_dir_all(self.folder(model).join("1")).unwrap();
-        self.configure(model, &simulated.text());
+        let gate = gate(&self.path(), model);
+        let text = format!("{}waits_while_exists = {gate:?}\n", simulated.text());
+        self.configure(model, &text);
     }
 
     /// Writes a model's `model.toml`, in one step.

@@ -187,7 +187,7 @@ async fn compressed_bodies_are_read_and_others_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_in_flight_are_shared_by_both_protocols() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 400");
+    let repository = Repository::of("max_batch_size = 1", "");
     let node = Node::with(&repository.path(), small()).await;
     let version = node.version("m");
     let numbers = vec![0.25; 10_000];
@@ -216,7 +216,7 @@ async fn bytes_in_flight_are_shared_by_both_protocols() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_are_counted_over_both_protocols_but_probes_are_answered() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 400");
+    let repository = Repository::of("max_batch_size = 1", "");
     let settings = RawServer {
         max_requests: Some("2".to_owned()),
         ..RawServer::default()
@@ -239,7 +239,7 @@ async fn calls_are_counted_over_both_protocols_but_probes_are_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_may_come_in_pieces_but_not_pause_for_ever() {
     let settings = RawServer {
-        read_timeout_ms: Some("300".to_owned()),
+        read_timeout_ms: Some("3000".to_owned()),
         ..RawServer::default()
     };
     let (_repository, node) = start(settings).await;
@@ -283,7 +283,7 @@ async fn who_connects_and_says_too_little_is_hung_up_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_away_gives_back_what_it_took() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 60000");
+    let repository = Repository::of("max_batch_size = 1", "");
     let settings = RawServer {
         max_requests: Some("3".to_owned()),
         ..RawServer::default()

@@ -46,11 +46,10 @@ impl Running {
     }
 }
 
-fn slow(fixed_ms: usize) -> Repository {
+fn slow() -> Repository {
     let repository = Repository::new();
     let simulated = Simulated {
         policy: "max_batch_size = 2",
-        simulated: &format!("fixed_ms = {fixed_ms}"),
         ..Simulated::default()
     };
     repository.simulate("slow", simulated);
@@ -68,7 +67,7 @@ fn leaving(lame_duck_ms: usize, drain_timeout_ms: usize) -> RawServer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
-    let repository = slow(300);
+    let repository = slow();
     let node = Node::with(&repository.path(), leaving(3_600_000, 60_000)).await;
     let address = node.server.address();
     let (mut server, mut model) = (node.health("").await, node.health("m").await);
@@ -100,8 +99,10 @@ async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_a_stream_is_answered_before_the_stream_ends() {
-    let repository = slow(300);
+    let repository = slow();
     let node = Node::with(&repository.path(), leaving(0, 60_000)).await;
+    let mut health = node.health("").await;
+    health.until(true).await;
     let mut stream = Exchange::open(&node).await;
     let occupant = Occupant::of(&node, "slow", 2).await;
     stream.send(rows("slow", 5, 1)).await;
@@ -109,16 +110,18 @@ async fn a_request_in_a_stream_is_answered_before_the_stream_ends() {
     until("the request waits", || version.queued() == 2).await;
     let running = Running::new(node.server);
     running.stop();
+    health.until_ended().await;
+    let occupant = occupant.goes();
     let answer = stream.answer().await.unwrap().unwrap();
     assert_echo(&answer.infer_response.unwrap(), &rows("slow", 5, 1));
     assert_eq!(stream.answer().await.unwrap_err().code(), Code::Unavailable);
-    occupant.leaves().await;
+    occupant.has_left().await;
     running.ends().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_finish_in_time_is_told_to_the_operator() {
-    let repository = slow(60_000);
+    let repository = slow();
     let node = Node::with(&repository.path(), leaving(0, 50)).await;
     let _occupant = Occupant::of(&node, "slow", 2).await;
     let running = Running::new(node.server);
@@ -135,7 +138,7 @@ async fn what_does_not_finish_in_time_is_told_to_the_operator() {
 async fn a_client_that_keeps_a_reflection_stream_open_does_not_keep_the_server() {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
-    let repository = slow(1);
+    let repository = slow();
     let node = Node::with(&repository.path(), leaving(0, 2_000)).await;
     let (_asks, asked) = tokio::sync::mpsc::channel(1);
     let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
@@ -149,7 +152,7 @@ async fn a_client_that_keeps_a_reflection_stream_open_does_not_keep_the_server()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rest_is_told_and_answered_before_its_connections_close() {
-    let repository = slow(300);
+    let repository = slow();
     let node = Node::with(&repository.path(), leaving(3_600_000, 60_000)).await;
     let address = node.server.address();
     let version = node.version("slow");
@@ -179,10 +182,11 @@ async fn rest_is_told_and_answered_before_its_connections_close() {
     running.stop();
     assert_eq!(idle.closed().await, b"");
     assert_eq!(silent.closed().await, b"");
+    let occupant = occupant.goes();
     let answer = busy.answer().await;
     assert_echoed(&answer, &[1.0]);
     assert_eq!(answer.header("connection"), Some("close"));
     assert_eq!(busy.closed().await, b"");
-    occupant.leaves().await;
+    occupant.has_left().await;
     running.ends().await.unwrap();
 }

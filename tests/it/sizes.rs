@@ -10,7 +10,7 @@ async fn a_batch_is_padded_to_the_next_size() {
     let repository = Repository::new();
     let model = Simulated {
         policy: "batch_sizes = [2, 8]",
-        simulated: "fixed_ms = 200\nbatch_sizes = [2, 8]",
+        simulated: "fixed_ms = 5\nbatch_sizes = [2, 8]",
         ..Simulated::default()
     };
     repository.simulate("m", model);

@@ -243,4 +243,19 @@ mod tests {
         assert_eq!(played.len(), 2);
         assert_eq!(played[0].rows, Some(3));
     }
+
+    #[test]
+    fn a_recordings_last_request_comes_before_its_end() {
+        let recorded = [0.1, 0.5, 0.5].map(|at| Recorded {
+            offset: Duration::from_secs_f64(at),
+            rows: None,
+        });
+        let schedule = Schedule::Trace(recorded.into());
+        let end = schedule.end().unwrap();
+        assert_eq!(
+            schedule.arrivals(1).filter(|one| one.offset < end).count(),
+            3
+        );
+        assert_eq!((schedule.mean_rate(end) * end.as_secs_f64()).round(), 3.0);
+    }
 }

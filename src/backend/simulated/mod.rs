@@ -14,6 +14,11 @@ use crate::device::{DeviceId, Reservation, SimulatedDevice, SimulatedDevices};
 use crate::model::{BackendPolicy, ModelPolicy, Signature, SimulatedPolicy, TensorSpec};
 use crate::tensor::{Dtype, Shape, Tensor, elements};
 
+/// How often it is looked whether a run may end.
+const LOOK: Duration = Duration::from_millis(1);
+/// After so long a run ends, whatever keeps it.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// Loads models that are not there.
 pub struct SimulatedBackend {
     clock: Arc<dyn Clock>,
@@ -148,6 +153,7 @@ impl Executor for SimulatedExecutor {
         self.refuse(rows)?;
         let _memory = self.memory(rows)?;
         self.work(service);
+        self.linger();
         self.fault(inputs.first())?;
         let outputs = self.signature.outputs.iter().enumerate();
         Ok(outputs
@@ -163,6 +169,18 @@ impl SimulatedExecutor {
         match &self.device {
             Some(device) if self.policy.time_sliced => device.work(clock, service),
             _ => wait(clock, clock.now() + service),
+        }
+    }
+
+    /// Blocks for as long as there is a file that says so.
+    fn linger(&self) {
+        let Some(file) = &self.policy.waits_while_exists else {
+            return;
+        };
+        let clock = self.clock.as_ref();
+        let end = clock.now() + LONGEST;
+        while file.exists() && clock.now() < end {
+            wait(clock, clock.now() + LOOK);
         }
     }
 

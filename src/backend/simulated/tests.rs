@@ -46,6 +46,7 @@ fn policy() -> SimulatedPolicy {
         panic_every: 0,
         panic_on: None,
         lost_while_exists: None,
+        waits_while_exists: None,
     }
 }
 
@@ -110,6 +111,29 @@ fn a_run_takes_a_plus_c_n() {
     // One look of the clock to start, one to see the end, and one of our own.
     let passed = bench.clock.now() - before;
     assert_eq!(passed, Duration::from_millis(20 + 4 * 3 + 2));
+}
+
+#[test]
+fn no_run_ends_while_a_file_exists_but_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("closed");
+    let bench = Bench::new();
+    let mut executor = bench
+        .load(SimulatedPolicy {
+            waits_while_exists: Some(file.clone()),
+            ..policy()
+        })
+        .unwrap();
+    let mut takes = || {
+        let before = bench.clock.now();
+        run(executor.as_mut(), 1).unwrap();
+        bench.clock.now() - before
+    };
+    assert!(takes() < Duration::from_secs(1));
+    std::fs::write(&file, "").unwrap();
+    assert!(takes() >= Duration::from_secs(600));
+    std::fs::remove_file(&file).unwrap();
+    assert!(takes() < Duration::from_secs(1));
 }
 
 #[test]

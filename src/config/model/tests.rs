@@ -174,6 +174,7 @@ fail_every = 5
 panic_every = 6
 panic_on = 7.5
 lost_while_exists = "lost"
+waits_while_exists = "closed"
 "#;
     let expected = SimulatedPolicy {
         inputs: vec![TensorSpec {
@@ -195,6 +196,7 @@ lost_while_exists = "lost"
         panic_every: 6,
         panic_on: Some(7.5),
         lost_while_exists: Some(PathBuf::from("lost")),
+        waits_while_exists: Some(PathBuf::from("closed")),
     };
     let policy = read(source).unwrap();
     assert_eq!(policy.backend, BackendPolicy::Simulated(expected));
