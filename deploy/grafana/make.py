@@ -113,7 +113,7 @@ def heatmap(title, unit, description, histogram, labels=VERSION, size=(8, 8)):
                     "yAxis": {"axisPlacement": "left", "unit": unit, "reverse": False},
                     "cellValues": {"unit": "short"}, "legend": {"show": False},
                     "exemplars": {"color": "rgba(255,0,255,0.7)"},
-                    "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": True}},
+                    "tooltip": {"show": True, "yHistogram": True}},
     }
 
 
@@ -353,7 +353,7 @@ def laid_out():
 
 def variable(name, label, query):
     return {"type": "query", "name": name, "label": label, "datasource": DATASOURCE,
-            "query": {"query": query, "refId": name}, "definition": query, "refresh": 2, "sort": 1,
+            "query": {"query": query, "refId": name}, "refresh": 2, "sort": 1,
             "multi": True, "includeAll": True, "allValue": ".*", "hide": 0, "skipUrlSync": False,
             "current": {"text": ["All"], "value": ["$__all"]}, "options": [], "regex": ""}
 
