@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Says why requests of a Jitney server are slow, with its evidence, from what anybody can see of it.
 
-It looks twice at /metrics (or at a Prometheus, or at two files) and tells of each version that had requests: healthy,
-slow client, cold version, slow device, big batch, queue, or unknown. Where the server has a console, the batches that it
-remembers are added to the evidence. Exit codes: 0 all are healthy, 1 some are not, 2 nothing can be told.
+It looks at /metrics again and again (or at a Prometheus, or at files) and tells of each version that had requests:
+healthy, slow client, cold version, slow device, big batch, queue, or unknown. What a server's console remembers of
+batches and slow requests is added to the evidence. Exit codes: 0 all are healthy, 1 some are not, 2 nothing can be told.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import urllib.request
 from pathlib import Path
 
 PATIENCE = 10
+# From one end of the time that is looked at to the other.
+LOOKS = 10
 # The error budget: such a share of requests may be refused, fail or be late.
 BUDGET = 0.01
 # A stage that takes more than this share of all the time is where requests are.
@@ -26,6 +28,8 @@ MOST = 0.5
 SLOW_DEVICE, SLOW_RUN = 1.5, 4
 # From here on what comes is too much for what can be done.
 FULL = 0.85
+# So many batches that were not slow say that it is over.
+FEWEST = 5
 CLIENTS_OWN = {"CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"}
 REFUSALS = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
 
@@ -37,10 +41,11 @@ ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 def main():
     options = arguments()
     try:
-        before, after, batches = looks(options)
+        change = Change(looks(options))
+        batches, requests = remembered(options)
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"diagnose.py: {error}")
-    told = [diagnosis(version, batches) for version in Change(before, after).versions()]
+    told = [diagnosis(version, batches, requests) for version in change.versions()]
     if options.json:
         print(json.dumps(told, indent=2))
     else:
@@ -53,12 +58,14 @@ def arguments():
     parser.add_argument("server", nargs="?", help="where REST is, such as http://127.0.0.1:8000")
     parser.add_argument("--seconds", type=float, default=10, help="to look at, 10 if not given")
     parser.add_argument("--prometheus", metavar="URL", help="a Prometheus that has scraped the server meanwhile")
-    parser.add_argument("--before", type=Path, metavar="FILE", help="an earlier answer of /metrics")
-    parser.add_argument("--after", type=Path, metavar="FILE", help="a later one")
+    parser.add_argument("--looks", type=Path, metavar="FILE", nargs="+", default=[],
+                        help="answers of /metrics, the earliest first: two, or better one a second")
+    parser.add_argument("--decisions", type=Path, metavar="FILE", help="an answer of /console/decisions")
+    parser.add_argument("--slow", type=Path, metavar="FILE", help="an answer of /console/slow")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args()
-    if not (options.server or options.prometheus or (options.before and options.after)):
-        parser.error("name a server, a Prometheus, or two files")
+    if not (options.server or options.prometheus or len(options.looks) > 1):
+        parser.error("name a server, a Prometheus, or at least two files")
     return options
 
 
@@ -66,18 +73,19 @@ def arguments():
 
 
 def looks(options):
-    """Two looks at the metrics, and the batches that the server remembers, if it tells of them."""
+    """What the metrics were worth at several moments, the earliest first."""
+    moments = range(LOOKS + 1)
+    if options.looks:
+        return [parsed(file.read_text()) for file in options.looks]
     if options.prometheus:
-        now = time.time()
-        earlier = asked_of_prometheus(options.prometheus, now - options.seconds)
-        before, after = earlier, asked_of_prometheus(options.prometheus, now)
-    elif options.before and options.after:
-        before, after = parsed(options.before.read_text()), parsed(options.after.read_text())
-    else:
-        before = parsed(get(f"{options.server}/metrics"))
-        time.sleep(options.seconds)
-        after = parsed(get(f"{options.server}/metrics"))
-    return before, after, remembered(options.server) if options.server else []
+        began = time.time() - options.seconds
+        return [asked_of_prometheus(options.prometheus, began + moment * options.seconds / LOOKS)
+                for moment in moments]
+    seen = []
+    for moment in moments:
+        time.sleep(options.seconds / LOOKS if moment else 0)
+        seen.append(parsed(get(f"{options.server}/metrics")))
+    return seen
 
 
 def get(url):
@@ -114,20 +122,30 @@ def asked_of_prometheus(url, moment):
     return values
 
 
-def remembered(server):
-    """The last batches of a server that has a console, oldest first."""
+def remembered(options):
+    """The last batches and slow requests of a server that has a console; none of another."""
+    return (exported(options.decisions, options.server, "decisions"),
+            exported(options.slow, options.server, "slow", "requests"))
+
+
+def exported(file, server, name, key=None):
+    if file:
+        return json.loads(file.read_text())[key or name]
     try:
-        told = json.loads(get(f"{server}/console/decisions?last=1000"))["decisions"]
-    except (urllib.error.HTTPError, ValueError, KeyError):
+        return json.loads(get(f"{server}/console/{name}?last=1000"))[key or name] if server else []
+    except urllib.error.HTTPError:
         return []
-    return sorted(told, key=lambda batch: batch["left_unix_ms"])
 
 
 class Change:
-    """What happened from one look to the next."""
+    """What happened from the first look to the last."""
 
-    def __init__(self, before, after):
-        self.before, self.after = before, after
+    def __init__(self, looks):
+        self.looks, self.before, self.after = looks, looks[0], looks[-1]
+        made_ready = "jitney_version_loaded_timestamp_seconds"
+        # What was made ready since counts from nothing.
+        self.anew = [labels for (name, labels), value in self.after.items()
+                     if name == made_ready and self.before.get((name, labels)) != value]
 
     def versions(self):
         """Those that were asked for something meanwhile."""
@@ -137,11 +155,11 @@ class Change:
         return [version for version in versions if version.asked > 0]
 
     def each(self, name, **wanted):
-        """Labels, and by how much the value grew; one that is less than it was began anew."""
+        """Labels, and by how much the value grew."""
         for (own, labels), value in self.after.items():
             if own == name and wanted.items() <= dict(labels).items():
-                earlier = self.before.get((own, labels), 0)
-                yield dict(labels), value - earlier if value >= earlier else value
+                is_new = any(version <= labels for version in self.anew)
+                yield dict(labels), value - (0 if is_new else self.before.get((own, labels), 0))
 
     def grew(self, name, **wanted):
         return sum(growth for _, growth in self.each(name, **wanted))
@@ -151,10 +169,6 @@ class Change:
         values = [value for (own, labels), value in self.after.items()
                   if own == name and wanted.items() <= dict(labels).items()]
         return max(values, default=None)
-
-    def was_zero(self, name, **wanted):
-        return not any(value for (own, labels), value in self.before.items()
-                       if own == name and wanted.items() <= dict(labels).items())
 
     def histogram(self, name, **wanted):
         """Of what came meanwhile: lower bound, upper bound, and how many lay between, the least first."""
@@ -229,16 +243,18 @@ class Version:
 # What it means.
 
 
-def diagnosis(version, batches):
+def diagnosis(version, batches, requests):
     """The first of the causes whose signs are there, and why it is believed."""
+    own, slow = ([one for one in told if (one["model"], str(one["version"])) == (version.model, version.number)]
+                 for told in (batches, requests))
     told = {"model": version.model, "version": version.number, "cause": "healthy",
             "not_in_time": round(version.not_in_time, 4), "evidence": [summary(version)]}
     if version.not_in_time <= BUDGET:
         return told
     told["cause"] = "unknown"
     told["evidence"].append(where(version))
-    own = [batch for batch in batches
-           if (batch["model"], str(batch["version"])) == (version.model, version.number)]
+    if slow:
+        told["evidence"].append(where_slow(slow))
     for cause, signs in CAUSES.items():
         evidence = signs(version, own)
         if evidence:
@@ -257,18 +273,25 @@ def slow_client(version, _):
 
 
 def cold_version(version, batches):
-    """Its first batches are among those seen, some of them were slow, and none is expected to be any more."""
-    rows, runs = version.mean_rows(), slow_runs(version)
-    is_new = version.change.was_zero("jitney_execute_seconds_count", **version.key)
-    if not (is_new and runs) or are_large(version, runs):
+    """It was made ready meanwhile, was slow then, and is so no longer."""
+    runs = slow_runs(version)
+    if not runs or frozenset(version.key.items()) not in version.change.anew:
         return []
-    expected = [version.expected(device, rows) for device in version.on_devices()]
-    if any(time is None or time > runs["at_least"] / 2 for time in expected):
+    since = runs_since(version, runs["at_least"])
+    if since < max(runs["count"], FEWEST):
         return []
-    first = [batch for batch in batches if batch["execute_ms"] >= runs["at_least"] * 1000]
-    numbers = ", ".join(str(batch["number"]) for batch in first[:8])
-    return [f"it was made ready meanwhile: {told(runs)}, and now {shown(max(expected))} is expected of one"] + (
-        [f"the slow ones were the version's batches number {numbers}"] if numbers else [])
+    slow = [str(batch["number"]) for batch in batches if batch["execute_ms"] >= runs["at_least"] * 1000]
+    return [f"it was made ready meanwhile: {told(runs)}, and none of the last {since:.0f}"] + (
+        [f"the slow ones were the version's batches number {', '.join(slow[:8])}"] if slow else [])
+
+
+def runs_since(version, at_least):
+    """How many batches ran after the last that took so long."""
+    for number in range(1, len(version.change.looks) - 1):
+        times = Change(version.change.looks[number:]).histogram("jitney_execute_seconds", **version.key)
+        if not any(count for low, _, count in times if low >= at_least):
+            return sum(count for _, _, count in times)
+    return 0
 
 
 def slow_device(version, batches):
@@ -386,6 +409,16 @@ def where(version):
     most = sorted(version.seconds, key=version.seconds.get, reverse=True)
     parts = [f"{stage} {version.share(stage):.0%}" for stage in most if version.share(stage) >= 0.01]
     return "the time of those that were answered went into " + (", ".join(parts) or "nothing: none was")
+
+
+def where_slow(requests):
+    stages = {}
+    for one in (stage for request in requests for stage in request["stages"]):
+        stages[one["stage"]] = stages.get(one["stage"], 0) + one["duration_ms"]
+    most = max(stages, key=stages.get, default="nothing")
+    whole = sum(stages.values()) or 1
+    return (f"the {len(requests)} slow or failed requests that are remembered spent "
+            f"{stages.get(most, 0) / whole:.0%} of their time in {most}")
 
 
 def shown(seconds):
