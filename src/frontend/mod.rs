@@ -4,6 +4,7 @@
 
 mod api;
 mod connections;
+mod console;
 mod grpc;
 mod headers;
 mod limits;
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 pub use api::Api;
+pub use console::Console;
 pub use limits::Limits;
 pub use origins::Origins;
 pub use readiness::Readiness;
@@ -42,7 +44,7 @@ use patience::Patience;
 pub struct Protocols {
     /// gRPC and gRPC-Web: the V2 service, health and reflection.
     pub grpc: bool,
-    /// REST: the V2 routes and health; and metrics.
+    /// REST: the V2 routes and health; metrics, and the console.
     pub rest: bool,
     /// Metrics.
     pub metrics: bool,
@@ -53,6 +55,7 @@ pub struct Protocols {
 pub struct Frontend {
     api: Api,
     metrics: Arc<Metrics>,
+    console: Option<Console>,
     limits: Limits,
     layer: LimitLayer,
     origins: Origins,
@@ -65,6 +68,7 @@ impl Frontend {
     pub fn new(
         api: Api,
         metrics: Metrics,
+        console: Option<Console>,
         limits: Limits,
         origins: Origins,
         clock: Arc<dyn Clock>,
@@ -73,6 +77,7 @@ impl Frontend {
         Self {
             api,
             metrics: Arc::new(metrics),
+            console,
             limits,
             layer: LimitLayer::new(limits, patience.clone()),
             origins,
@@ -113,6 +118,9 @@ impl Frontend {
         }
         if protocols.rest {
             routes = routes.merge(rest::routes(self.api.clone(), self.limits));
+            if let Some(console) = self.console.clone() {
+                routes = routes.merge(self.console_routes(console));
+            }
         }
         if protocols.grpc {
             let grpc = grpc().into_axum_router();
@@ -123,5 +131,10 @@ impl Frontend {
             };
         }
         Routes::from(routes)
+    }
+
+    fn console_routes(&self, console: Console) -> Router {
+        let (api, metrics) = (self.api.clone(), Metrics::clone(&self.metrics));
+        console::routes(console, api, metrics, self.layer.clone(), self.limits)
     }
 }

@@ -14,6 +14,7 @@
 mod alignment;
 mod batch;
 mod cache;
+mod console;
 mod corpora;
 mod deadline;
 mod ensemble;

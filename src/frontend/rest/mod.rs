@@ -22,7 +22,7 @@ use super::api::Api;
 use super::limits::{Held, Limits};
 use crate::status::Status;
 use answer::Refusal;
-pub(super) use answer::error;
+pub(super) use answer::{error, plain};
 pub(super) use receive::HEADER_LENGTH;
 
 /// Bytes of an answer under which compressing it saves no packet.
@@ -35,7 +35,7 @@ struct Rest {
     limits: Limits,
 }
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 /// The routes, and what stands before all of them.
 pub(super) fn routes(api: Api, limits: Limits) -> Router {
