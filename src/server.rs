@@ -13,15 +13,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::backend::ort::{Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, MonotonicClock};
-use crate::config::{Location, ModelControl, ServerConfig};
+use crate::config::{ConsoleAccess, Location, ModelControl, ServerConfig};
 use crate::device::{Inventory, Unavailable};
-use crate::frontend::{Api, Frontend, Limits, Origins, Protocols, Readiness};
+use crate::frontend::{Api, Console, Frontend, Limits, Origins, Protocols, Readiness};
 use crate::repository::{RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
 };
-use crate::telemetry::{self, Metrics, Requests};
+use crate::telemetry::{self, Breaches, Metrics, Requests, Shelf};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -165,10 +165,12 @@ impl Server {
             Uploads::new(config.max_uploaded_bytes),
         );
         let readiness = Readiness::new(engine.clone(), Arc::clone(&reconciler));
+        let requests = Arc::new(Requests::new(engine.clone()));
+        let breaches = Breaches::new(engine.clone(), Arc::clone(&requests), shelf(&config));
         let api = Api {
             engine: engine.clone(),
             reconciler: Arc::clone(&reconciler),
-            requests: Arc::new(Requests::new(engine.clone())),
+            requests,
             readiness: Arc::clone(&readiness),
             server_name: Arc::from(config.server_name.as_str()),
             shared_memory: Arc::new(shared_memory(&config, &machine)?),
@@ -181,9 +183,11 @@ impl Server {
             device_price_per_hour: config.device_price_per_hour,
         };
         let metrics = Metrics::new(engine.clone(), responses, devices, told);
+        let bound = bind(&config).await?;
         let frontend = Frontend::new(
             api,
             metrics.clone(),
+            console(&config, &bound, &breaches),
             limits(&config),
             Origins::new(&config.cors_origins),
             Arc::clone(&machine.clock),
@@ -191,7 +195,7 @@ impl Server {
         let goaway = watch::Sender::new(false);
         let mut frontends = JoinSet::new();
         let mut addresses = Vec::new();
-        for (listener, protocols) in bind(&config).await? {
+        for (listener, protocols) in bound {
             addresses.push((listener.local_addr().ok(), protocols));
             let mut leave = goaway.subscribe();
             let leave = async move {
@@ -208,6 +212,7 @@ impl Server {
         let background = vec![
             tokio::spawn(Arc::clone(&readiness).follow()),
             tokio::spawn(metrics.watch()),
+            tokio::spawn(breaches.watch()),
             tokio::spawn(reconcile(
                 reconciler,
                 Arc::clone(&machine.clock),
@@ -380,6 +385,29 @@ fn shared_memory(config: &ServerConfig, machine: &Machine) -> Result<SharedMemor
     opened.map_err(|source| StartError::SharedMemory {
         prefix: config.shared_memory.prefix.clone().unwrap_or_default(),
         source,
+    })
+}
+
+/// Where breaches are written, if anywhere.
+fn shelf(config: &ServerConfig) -> Option<Shelf> {
+    let folder = config.breach_dir.as_ref()?;
+    Some(Shelf::new(folder, config.max_breach_files))
+}
+
+/// What the console tells beside what others know; none if there is none.
+fn console(
+    config: &ServerConfig,
+    bound: &[(TcpListener, Protocols)],
+    breaches: &Breaches,
+) -> Option<Console> {
+    let mut bound = bound.iter();
+    let grpc = bound.find(|(_, protocols)| protocols.grpc);
+    let address = grpc.and_then(|(listener, _)| listener.local_addr().ok());
+    let address = address.unwrap_or(config.grpc_address);
+    (config.console != ConsoleAccess::Off).then(|| Console {
+        breaches: breaches.clone(),
+        controls: config.console == ConsoleAccess::Control,
+        grpc_port: address.port(),
     })
 }
 

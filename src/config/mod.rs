@@ -26,4 +26,4 @@ pub use location::Location;
 pub use model::{read_model_policy, write_model_policy};
 pub use pbtxt::{read_model_config, read_model_config_json};
 pub use raw::RawServer;
-pub use server::{ModelControl, ServerConfig};
+pub use server::{ConsoleAccess, ModelControl, ServerConfig};

@@ -82,6 +82,23 @@ pub struct RawServer {
     #[arg(long, value_name = "PRICE", env = "JITNEY_DEVICE_PRICE_PER_HOUR")]
     pub device_price_per_hour: Option<String>,
 
+    /// The console at /console of REST: off, on or control [default: on]
+    ///
+    /// on only shows. control has buttons that load and unload models, and needs --model-control
+    /// explicit.
+    #[arg(long, value_name = "MODE", env = "JITNEY_CONSOLE")]
+    pub console: Option<String>,
+
+    /// Folder for JSON files of what was decided around requests that broke their objective.
+    ///
+    /// The last of them are at /console/breaches without it.
+    #[arg(long, value_name = "PATH", env = "JITNEY_BREACH_DIR")]
+    pub breach_dir: Option<PathBuf>,
+
+    /// Files that are kept there, the oldest going first, 1 to 10000 [default: 32]
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_BREACH_FILES")]
+    pub max_breach_files: Option<String>,
+
     /// Shared library of ONNX Runtime [default: libonnxruntime.so]
     ///
     /// The default is looked for beside the executable, then in ../lib from there, and then by the

@@ -16,7 +16,7 @@ use super::location::{Location, Place};
 use super::raw::RawServer;
 use super::resource::OFFERED;
 use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
-use super::server::{ModelControl, ServerConfig, find_cache_dir, find_onnxruntime};
+use super::server::{ConsoleAccess, ModelControl, ServerConfig, find_cache_dir, find_onnxruntime};
 use crate::model::{DeviceChoice, SharedMemoryPolicy};
 
 const MIB: usize = 1 << 20;
@@ -29,6 +29,12 @@ const CONTROLS: OneOf<'_, ModelControl> = OneOf(&[
     ("start", ModelControl::Start),
     ("explicit", ModelControl::Explicit),
     ("watch", ModelControl::Watch),
+]);
+
+const CONSOLES: OneOf<'_, ConsoleAccess> = OneOf(&[
+    ("off", ConsoleAccess::Off),
+    ("on", ConsoleAccess::On),
+    ("control", ConsoleAccess::Control),
 ]);
 
 const RATE_LIMITS: OneOf<'_, bool> = OneOf(&[("execution_count", true), ("off", false)]);
@@ -100,6 +106,9 @@ impl RawServer {
                 self.device_price_per_hour,
                 Between(0.0..=1e6),
             ),
+            console: s.one("console", self.console, CONSOLES, ConsoleAccess::On),
+            breach_dir: s.perhaps_path("breach_dir", self.breach_dir),
+            max_breach_files: s.count("max_breach_files", self.max_breach_files, 1..=10_000, 32),
             onnxruntime: s.onnxruntime(self.onnxruntime),
             device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
             model_control: s.one(
@@ -328,6 +337,11 @@ impl<'d> Settings<'_, 'd, '_> {
             let message = "names models, which only model_control \"explicit\" allows";
             self.0
                 .note(Problem::loose("load_model", message.to_owned()));
+        }
+        let controls = config.console == ConsoleAccess::Control;
+        if controls && config.model_control != ModelControl::Explicit {
+            let message = "found \"control\", which only model_control \"explicit\" allows";
+            self.0.note(Problem::loose("console", message.to_owned()));
         }
     }
 }

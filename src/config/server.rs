@@ -35,6 +35,12 @@ pub struct ServerConfig {
     pub load_report_trailers: bool,
     /// What a device costs an hour, in whatever currency; none if nobody wants to know.
     pub device_price_per_hour: Option<f64>,
+    /// Who may do what on the console.
+    pub console: ConsoleAccess,
+    /// Where breaches of objectives are written, if anywhere.
+    pub breach_dir: Option<PathBuf>,
+    /// Files that are kept there.
+    pub max_breach_files: usize,
     /// The shared library of ONNX Runtime; a bare name is left to the system's loader.
     pub onnxruntime: PathBuf,
     /// Where a model runs whose `model.toml` does not say; never `Default`.
@@ -101,6 +107,18 @@ pub enum ModelControl {
     Explicit,
     /// Those in the repository, looked at again and again.
     Watch,
+}
+
+/// Who may do what on the console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsoleAccess {
+    /// There is none.
+    Off,
+    /// Everybody looks, nobody changes anything.
+    #[default]
+    On,
+    /// It loads and unloads models, too.
+    Control,
 }
 
 /// The folder `jitney` among the user's caches; empty if the environment names none.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jitney_settings::Table;
-use jitney_settings::rule::{Number, Text, Truth, milliseconds, whole_from};
+use jitney_settings::rule::{Between, Number, Text, Truth, milliseconds, whole_from};
 
 use super::padding;
 use super::tensors::dtype;
@@ -20,6 +20,11 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
         fixed: time(table, "fixed_ms"),
         per_row: time(table, "per_row_ms"),
         per_element: time(table, "per_element_ms"),
+        cold_runs: count(table, "cold_runs"),
+        cold: time(table, "cold_ms"),
+        slowdown: table
+            .list("slowdown", Between(0.001..=1000.0))
+            .unwrap_or_default(),
         load: time(table, "load_ms"),
         memory_bytes: count(table, "memory_bytes"),
         memory_per_row_bytes: count(table, "memory_per_row_bytes"),

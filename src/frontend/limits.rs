@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::console::is_look;
 use super::grpc::status::grpc;
 use super::messages::{Messages, TooLarge};
 use super::metrics::METRICS_PATH;
@@ -244,7 +245,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let content = Content::of(&request);
         // Whoever watches is answered when the server is full, too, and is no call.
-        let held = match request.uri().path() == METRICS_PATH {
+        let held = match request.uri().path() == METRICS_PATH || is_look(&request) {
             true => Ok(None),
             false => {
                 let probe = || is_probe(request.uri());

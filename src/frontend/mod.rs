@@ -4,6 +4,7 @@
 
 mod api;
 mod connections;
+mod console;
 mod grpc;
 mod headers;
 mod limits;
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 pub use api::Api;
+pub use console::Console;
 pub use limits::Limits;
 pub use origins::Origins;
 pub use readiness::Readiness;
@@ -43,7 +45,7 @@ use patience::Patience;
 pub struct Protocols {
     /// gRPC and gRPC-Web: the V2 service, health and reflection.
     pub grpc: bool,
-    /// REST: the V2 routes and health; and metrics.
+    /// REST: the V2 routes and health; metrics, and the console.
     pub rest: bool,
     /// Metrics.
     pub metrics: bool,
@@ -54,6 +56,7 @@ pub struct Protocols {
 pub struct Frontend {
     api: Api,
     metrics: Arc<Metrics>,
+    console: Option<Console>,
     limits: Limits,
     layer: LimitLayer,
     origins: Origins,
@@ -66,6 +69,7 @@ impl Frontend {
     pub fn new(
         api: Api,
         metrics: Metrics,
+        console: Option<Console>,
         limits: Limits,
         origins: Origins,
         clock: Arc<dyn Clock>,
@@ -74,6 +78,7 @@ impl Frontend {
         Self {
             api,
             metrics: Arc::new(metrics),
+            console,
             limits,
             layer: LimitLayer::new(limits, patience.clone()),
             origins,
@@ -120,6 +125,9 @@ impl Frontend {
         }
         if protocols.rest {
             routes = routes.merge(rest::routes(self.api.clone(), self.limits));
+            if let Some(console) = self.console.clone() {
+                routes = routes.merge(self.console_routes(console));
+            }
         }
         if protocols.grpc {
             let grpc = grpc().into_axum_router();
@@ -130,5 +138,10 @@ impl Frontend {
             };
         }
         Routes::from(routes)
+    }
+
+    fn console_routes(&self, console: Console) -> Router {
+        let (api, metrics) = (self.api.clone(), Metrics::clone(&self.metrics));
+        console::routes(console, api, metrics, self.layer.clone(), self.limits)
     }
 }

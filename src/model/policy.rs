@@ -377,6 +377,12 @@ pub struct SimulatedPolicy {
     pub per_row: Duration,
     /// The part that each element of the first input adds.
     pub per_element: Duration,
+    /// How many first batches of each executor are slow, and by how much.
+    pub cold_runs: u64,
+    /// What those take more.
+    pub cold: Duration,
+    /// By the number of a simulated device, how many times as long everything takes there; once beyond.
+    pub slowdown: Vec<f64>,
     /// Time that loading takes.
     pub load: Duration,
     /// Memory that the model takes on each device.

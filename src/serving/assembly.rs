@@ -11,6 +11,7 @@ use super::runner::Runner;
 use super::stacking::Stacking;
 use super::statistics::Ledger;
 use crate::backend::Artifact;
+use crate::clock::wall_nanoseconds;
 use crate::model::{BatchAxis, Batching, EnsemblePolicy, EnsembleStep, Signature};
 
 /// An ensemble that fits together.
@@ -113,6 +114,7 @@ impl Assembly {
             order: None,
             policy: self.artifact.policy,
             devices: Vec::new(),
+            loaded_wall_nanoseconds: wall_nanoseconds(),
             memory: Vec::new(),
             runs,
             runner: Runner::Ensemble(Ensemble::new(self.graph, self.max_in_flight)),

@@ -46,6 +46,8 @@ pub struct Version {
     pub policy: ModelPolicy,
     /// Where its instances are.
     pub devices: Vec<String>,
+    /// Wall-clock nanoseconds since the Unix epoch when it was made ready.
+    pub loaded_wall_nanoseconds: u64,
     /// Memory that it was found to take, by device; empty if that was not measured.
     pub memory: Vec<(String, u64)>,
     /// Models that run for one request: 1, but for ensembles.
@@ -224,12 +226,15 @@ pub struct IndexEntry {
     pub state: ModelState,
     /// Why, if there is something to say.
     pub reason: String,
+    /// Whether the last try to load it failed; an earlier one may serve.
+    pub failed: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Slot {
     state: ModelState,
     reason: String,
+    failed: bool,
     version: Option<Arc<Version>>,
 }
 
@@ -238,6 +243,8 @@ struct Model {
     versions: BTreeMap<u64, Slot>,
     /// Why there is no version, or why the last load failed.
     reason: String,
+    /// Whether it failed.
+    failed: bool,
 }
 
 impl Model {
@@ -332,6 +339,7 @@ impl Catalog {
                 version: Some(*version),
                 state: slot.state,
                 reason: reason_of(model, slot).to_owned(),
+                failed: slot.failed || model.failed,
             }));
             if model.versions.is_empty() {
                 entries.push(IndexEntry {
@@ -339,6 +347,7 @@ impl Catalog {
                     version: None,
                     state: ModelState::Unavailable,
                     reason: model.reason.clone(),
+                    failed: model.failed,
                 });
             }
         }
@@ -394,8 +403,10 @@ impl Catalog {
             let slot = model.versions.entry(id.version).or_insert(Slot {
                 state,
                 reason: String::new(),
+                failed: false,
                 version: None,
             });
+            slot.failed = state == ModelState::Unavailable;
             if slot.version.is_none() {
                 slot.state = state;
             }
@@ -409,9 +420,11 @@ impl Catalog {
         let mut old = None;
         self.change(&id.model, |model| {
             model.reason.clear();
+            model.failed = false;
             let slot = Slot {
                 state: ModelState::Ready,
                 reason: String::new(),
+                failed: false,
                 version: Some(Arc::clone(&version)),
             };
             old = model.versions.insert(id.version, slot);
@@ -427,6 +440,7 @@ impl Catalog {
             let slot = Slot {
                 state: ModelState::Unavailable,
                 reason: reason.to_owned(),
+                failed: false,
                 version: None,
             };
             old = model.versions.insert(id.version, slot);
@@ -434,9 +448,20 @@ impl Catalog {
         close(old);
     }
 
-    /// Says why a model has no version.
+    /// Says why a model could not be loaded; nothing if it was.
     pub(super) fn note_model(&self, name: &Arc<str>, reason: &str) {
-        self.change(name, |model| reason.clone_into(&mut model.reason));
+        self.change(name, |model| {
+            reason.clone_into(&mut model.reason);
+            model.failed = !reason.is_empty();
+        });
+    }
+
+    /// Says that a model has no version because nobody wants one.
+    pub(super) fn note_unloaded(&self, name: &Arc<str>) {
+        self.change(name, |model| {
+            "unloaded".clone_into(&mut model.reason);
+            model.failed = false;
+        });
     }
 
     /// Forgets versions that are no longer in the repository and do not serve.

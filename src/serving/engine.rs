@@ -79,7 +79,8 @@ impl Engine {
     /// A request is done with: its answer was written at `encoded`, or it was told this.
     pub fn ended(&self, journey: &Journey, code: Option<Code>, encoded: Option<Moment>) {
         if let Some(version) = &journey.version {
-            version.ledger.ended(journey, code, encoded);
+            let objective = version.objective();
+            version.ledger.ended(journey, objective, code, encoded);
         }
     }
 

@@ -28,7 +28,7 @@ use super::trial::{Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_nanoseconds};
 use crate::device::{Inventory, Unavailable};
 use crate::model::{
     BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
@@ -378,6 +378,7 @@ impl Loader {
             site,
             policy: artifact.policy.clone(),
             devices,
+            loaded_wall_nanoseconds: wall_nanoseconds(),
             memory,
             ledger,
             cached: self.cached(artifact),

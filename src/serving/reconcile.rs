@@ -198,7 +198,7 @@ impl Reconciler {
             // Its files are gone, so there is nothing to load again.
             self.catalog.forget(model);
         } else {
-            self.catalog.note_model(&Arc::from(model), "unloaded");
+            self.catalog.note_unloaded(&Arc::from(model));
         }
     }
 
@@ -213,6 +213,7 @@ impl Reconciler {
                     version: None,
                     state: ModelState::Unavailable,
                     reason: "not loaded".to_owned(),
+                    failed: false,
                 });
             }
         }

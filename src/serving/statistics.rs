@@ -123,6 +123,8 @@ pub struct Statistics {
     pub cache_miss: Count,
     /// Requests answered with an error, admitted or not, by what they were told.
     pub errors: BTreeMap<Code, u64>,
+    /// Requests answered with success within the version's latency objective.
+    pub in_time: u64,
     /// By rows in the batch; never more entries than the largest batch has rows.
     pub by_batch_size: BTreeMap<usize, BatchCounts>,
     /// By group of executors; an ensemble has none.
@@ -289,7 +291,13 @@ impl Ledger {
     }
 
     /// A request is done with: its answer is written, or it was told this.
-    pub(super) fn ended(&self, journey: &Journey, code: Option<Code>, encoded: Option<Moment>) {
+    pub(super) fn ended(
+        &self,
+        journey: &Journey,
+        objective: Duration,
+        code: Option<Code>,
+        encoded: Option<Moment>,
+    ) {
         let end = encoded.unwrap_or(journey.answered);
         let total = end - journey.arrived;
         let mut book = self.lock();
@@ -304,6 +312,7 @@ impl Ledger {
             .decode_times
             .took(journey.began - journey.arrived);
         statistics.total_times.took(total);
+        statistics.in_time += u64::from(code.is_none() && total <= objective);
         if encoded.is_some() {
             statistics.encode_times.took(end - journey.answered);
         }

@@ -8,6 +8,7 @@ mod load;
 pub mod logs;
 mod own;
 mod process;
+mod recorder;
 mod requests;
 mod source;
 mod story;
@@ -16,6 +17,9 @@ mod triton;
 
 pub use family::{Buckets, Family, Kind, Label, Metric, Sample, Value};
 pub use load::{Load, Point, Report, VersionLoad};
+pub use recorder::{
+    Anchor, Breach, Breaches, Decision, Shelf, SlowRequest, decisions, milliseconds,
+};
 pub use requests::{Requests, Watched};
 pub use source::{InFlight, Metrics, Settings};
 pub use story::Story;

@@ -4,7 +4,7 @@ use super::family::Family;
 use super::family::{Buckets, ON_DEVICE, Told, VERSION, Value, counter, gauge, histogram};
 use super::process::Process;
 use super::source::Snapshot;
-use crate::serving::{CacheUsage, Statistics, Version};
+use crate::serving::{CacheUsage, IndexEntry, Statistics, Version};
 
 /// Those that are told, in this order.
 pub(super) static METRICS: &[Told] = &[
@@ -19,6 +19,12 @@ pub(super) static METRICS: &[Told] = &[
         &["model", "version", "code"],
         "Requests answered, by what they were told: OK, or the code of an error",
         |snapshot, family| family.each_by(snapshot, |_, counts| outcomes(counts)),
+    ),
+    counter(
+        "jitney_requests_in_time_total",
+        VERSION,
+        "Requests answered with success within the version's latency objective",
+        |snapshot, family| family.each(snapshot, |_, counts| counts.in_time as f64),
     ),
     counter(
         "jitney_request_seconds_total",
@@ -192,11 +198,30 @@ pub(super) static METRICS: &[Told] = &[
         "1 for the state in which it is: LOADING, READY or UNAVAILABLE",
         |snapshot, family| {
             for entry in &snapshot.index {
-                let version = entry
-                    .version
-                    .map_or(String::new(), |number| number.to_string());
+                let version = version_of(entry);
                 family.add(&[&entry.model, &version, entry.state.name()], 1.0);
             }
+        },
+    ),
+    gauge(
+        "jitney_model_load_failed",
+        VERSION,
+        "1 if the last try to load it failed, though an earlier one may serve",
+        |snapshot, family| {
+            for entry in &snapshot.index {
+                let version = version_of(entry);
+                family.add(&[&entry.model, &version], f64::from(u8::from(entry.failed)));
+            }
+        },
+    ),
+    gauge(
+        "jitney_version_loaded_timestamp_seconds",
+        VERSION,
+        "When the version was made ready, in seconds since the Unix epoch",
+        |snapshot, family| {
+            family.each(snapshot, |version, _| {
+                version.loaded_wall_nanoseconds as f64 * 1e-9
+            });
         },
     ),
     gauge(
@@ -204,6 +229,12 @@ pub(super) static METRICS: &[Told] = &[
         VERSION,
         "Requests waiting",
         |snapshot, family| family.each(snapshot, |version, _| version.queued() as f64),
+    ),
+    gauge(
+        "jitney_executors",
+        VERSION,
+        "Executors that there are, whether they can run a batch or not",
+        |snapshot, family| family.each(snapshot, |version, _| version.devices.len() as f64),
     ),
     gauge(
         "jitney_executors_alive",
@@ -344,6 +375,12 @@ fn process(snapshot: &Snapshot, family: &mut Family, value: impl Fn(&Process) ->
     if let Some(process) = &snapshot.process {
         family.add(&[], value(process));
     }
+}
+
+/// Empty if there is no version to speak of.
+fn version_of(entry: &IndexEntry) -> String {
+    let number = entry.version;
+    number.map_or(String::new(), |number| number.to_string())
 }
 
 fn outcomes(counts: &Statistics) -> Vec<(&'static str, f64)> {

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::story::Story;
 use crate::clock::Moment;
 use crate::serving::{Engine, Journey, TraceContext};
@@ -20,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Requests {
     engine: Engine,
     remembered: Mutex<Remembered>,
+    /// The last that is remembered.
+    news: watch::Sender<Option<Arc<Story>>>,
 }
 
 #[derive(Default)]
@@ -41,6 +45,7 @@ impl Requests {
         Self {
             engine,
             remembered: Mutex::default(),
+            news: watch::Sender::default(),
         }
     }
 
@@ -56,6 +61,11 @@ impl Requests {
     /// Those that were slow or failed, oldest first.
     pub fn remembered(&self) -> Vec<Arc<Story>> {
         self.lock().stories.iter().cloned().collect()
+    }
+
+    /// Tells of each that is remembered; who comes late hears of the last.
+    pub fn stories(&self) -> watch::Receiver<Option<Arc<Story>>> {
+        self.news.subscribe()
     }
 
     fn ended(&self, journey: Journey, code: Option<Code>, encoded: Option<Moment>) {
@@ -79,7 +89,10 @@ impl Requests {
         if remembered.stories.len() >= REMEMBERED {
             remembered.stories.pop_front();
         }
-        remembered.stories.push_back(Arc::new(story()));
+        let story = Arc::new(story());
+        remembered.stories.push_back(Arc::clone(&story));
+        drop(remembered);
+        self.news.send_replace(Some(story));
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {

@@ -93,6 +93,11 @@ impl Metrics {
         self.watcher.report()
     }
 
+    /// The devices of this machine.
+    pub fn devices(&self) -> &[SharedDevice] {
+        &self.devices
+    }
+
     /// A version's last two minutes, a second each.
     pub fn points(&self, id: &VersionId) -> Vec<Point> {
         self.watcher.points(id)

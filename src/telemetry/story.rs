@@ -7,6 +7,9 @@ use crate::clock::{Moment, wall_nanoseconds};
 use crate::serving::{Journey, Leg, Stage, TraceContext, Trip};
 use crate::status::Code;
 
+/// Characters of a client's name for a request that are kept: it may be as long as a message.
+const MOST_ID: usize = 128;
+
 /// What one request went through.
 #[derive(Clone, Debug)]
 pub struct Story {
@@ -78,7 +81,7 @@ impl Story {
             version: version.map_or(0, |version| version.id.version),
             step: String::new(),
             objective: version.map_or(Duration::ZERO, |version| version.objective()),
-            id: journey.id,
+            id: journey.id.chars().take(MOST_ID).collect(),
             code,
             rows: journey.rows,
             wall_nanoseconds: wall.saturating_sub(before),

@@ -1,32 +1,15 @@
 """Metrics, read by a real Prometheus and checked by its promtool."""
 
-import json
-import shutil
-import socket
 import subprocess
-import time
-import urllib.parse
-import urllib.request
 
 import numpy
 import pytest
 import tritonclient.grpc as triton
 
+from prometheus import Prometheus, get, needs_prometheus
 from server import HANG, Server, simulated
 
 REQUESTS = 7
-CONFIGURATION = """
-global:
-  scrape_interval: 200ms
-scrape_configs:
-  - job_name: jitney
-    static_configs:
-      - targets: ["{target}"]
-"""
-
-needs_prometheus = pytest.mark.skipif(
-    not (shutil.which("prometheus") and shutil.which("promtool")),
-    reason="Prometheus is not installed: apt-get install prometheus")
 
 
 @pytest.fixture
@@ -43,50 +26,21 @@ def server(tmp_path):
         yield server
 
 
-def get(url):
-    with urllib.request.urlopen(url, timeout=HANG) as answer:
-        return answer.read().decode()
-
-
 @pytest.fixture
 def prometheus(server, tmp_path):
-    configuration = tmp_path / "prometheus.yml"
-    configuration.write_text(CONFIGURATION.format(target=server.address))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={configuration}", f"--web.listen-address={address}",
-         f"--storage.tsdb.path={tmp_path / 'data'}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield address
-    process.terminate()
-    process.wait(timeout=HANG)
-
-
-def query(address, expression):
-    """What Prometheus answers once it has scraped."""
-    url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-    until = time.monotonic() + HANG
-    while time.monotonic() < until:
-        try:
-            found = json.loads(get(url))["data"]["result"]
-        except OSError:
-            found = []
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"Prometheus has no {expression}")
+    with Prometheus(tmp_path, server.address) as prometheus:
+        yield prometheus
 
 
 @needs_prometheus
 def test_prometheus_counts_the_requests(prometheus):
-    [success] = query(prometheus, "nv_inference_request_success")
+    [success] = prometheus.query("nv_inference_request_success")
     assert success["metric"]["__name__"] == "nv_inference_request_success"
     assert (success["metric"]["model"], success["metric"]["version"]) == ("m", "1")
     assert success["value"][1] == str(REQUESTS)
-    [own] = query(prometheus, 'jitney_requests_total{code="OK"}')
+    [own] = prometheus.query('jitney_requests_total{code="OK"}')
     assert own["value"][1] == str(REQUESTS)
-    [up] = query(prometheus, "up")
+    [up] = prometheus.query("up")
     assert up["value"][1] == "1"
 
 

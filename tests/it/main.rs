@@ -15,6 +15,7 @@ mod alignment;
 mod batch;
 mod cache;
 mod capacity;
+mod console;
 mod corpora;
 mod deadline;
 mod ensemble;

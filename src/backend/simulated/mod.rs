@@ -57,6 +57,7 @@ impl Backend for SimulatedBackend {
             policy: policy.clone(),
             clock: Arc::clone(&self.clock),
             device,
+            slowdown: slowdown(policy, placement.device.id()),
             memory: memory.map(Arc::new),
         }))
     }
@@ -82,6 +83,7 @@ struct SimulatedWeights {
     policy: SimulatedPolicy,
     clock: Arc<dyn Clock>,
     device: Option<Arc<SimulatedDevice>>,
+    slowdown: f64,
     memory: Option<Arc<Reservation>>,
 }
 
@@ -95,10 +97,20 @@ impl Weights for SimulatedWeights {
             policy: self.policy.clone(),
             clock: Arc::clone(&self.clock),
             device: self.device.clone(),
+            slowdown: self.slowdown,
             batches: 0,
             _memory: self.memory.clone(),
         }))
     }
+}
+
+fn slowdown(policy: &SimulatedPolicy, device: DeviceId) -> f64 {
+    let number = match device {
+        DeviceId::Simulated(number) => usize::try_from(number).ok(),
+        _ => None,
+    };
+    let factor = number.and_then(|number| policy.slowdown.get(number));
+    factor.copied().unwrap_or(1.0)
 }
 
 fn claim(
@@ -131,6 +143,8 @@ struct SimulatedExecutor {
     policy: SimulatedPolicy,
     clock: Arc<dyn Clock>,
     device: Option<Arc<SimulatedDevice>>,
+    /// How many times as long everything takes on its device.
+    slowdown: f64,
     batches: u64,
     _memory: Option<Arc<Reservation>>,
 }
@@ -144,15 +158,9 @@ impl Executor for SimulatedExecutor {
         let rows = inputs.first().and_then(|input| input.shape.first());
         let rows = rows.copied().unwrap_or(1);
         self.batches += 1;
-        let count = u32::try_from(rows).unwrap_or(u32::MAX);
-        let cells = inputs.first().and_then(|input| elements(input.shape));
-        let cells = u32::try_from(cells.unwrap_or(0)).unwrap_or(u32::MAX);
-        let service = self.policy.fixed
-            + self.policy.per_row.saturating_mul(count)
-            + self.policy.per_element.saturating_mul(cells);
         self.refuse(rows)?;
         let _memory = self.memory(rows)?;
-        self.work(service);
+        self.work(self.service(rows, inputs.first()));
         self.linger();
         self.fault(inputs.first())?;
         let outputs = self.signature.outputs.iter().enumerate();
@@ -163,6 +171,23 @@ impl Executor for SimulatedExecutor {
 }
 
 impl SimulatedExecutor {
+    /// How long a batch takes here.
+    fn service(&self, rows: i64, input: Option<&Input<'_>>) -> Duration {
+        let policy = &self.policy;
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        let cells = input.and_then(|input| elements(input.shape)).unwrap_or(0);
+        let cells = u32::try_from(cells).unwrap_or(u32::MAX);
+        let cold = match self.batches <= policy.cold_runs {
+            true => policy.cold,
+            false => Duration::ZERO,
+        };
+        let all = policy.fixed
+            + cold
+            + policy.per_row.saturating_mul(rows)
+            + policy.per_element.saturating_mul(cells);
+        Duration::try_from_secs_f64(all.as_secs_f64() * self.slowdown).unwrap_or(Duration::MAX)
+    }
+
     /// Blocks for as long as the device takes.
     fn work(&self, service: Duration) {
         let clock = self.clock.as_ref();

@@ -36,6 +36,9 @@ fn policy() -> SimulatedPolicy {
         fixed: Duration::ZERO,
         per_row: Duration::ZERO,
         per_element: Duration::ZERO,
+        cold_runs: 0,
+        cold: Duration::ZERO,
+        slowdown: Vec::new(),
         load: Duration::ZERO,
         memory_bytes: 60,
         memory_per_row_bytes: 0,
@@ -134,6 +137,29 @@ fn no_run_ends_while_a_file_exists_but_not_for_ever() {
     assert!(takes() >= Duration::from_secs(600));
     std::fs::remove_file(&file).unwrap();
     assert!(takes() < Duration::from_secs(1));
+}
+
+#[test]
+fn first_runs_and_slow_devices_take_longer() {
+    let bench = Bench::new();
+    let mut executor = bench
+        .load(SimulatedPolicy {
+            fixed: Duration::from_millis(20),
+            cold_runs: 2,
+            cold: Duration::from_millis(30),
+            slowdown: vec![1.5],
+            ..policy()
+        })
+        .unwrap();
+    let took: Vec<Duration> = (0..3)
+        .map(|_| {
+            let before = bench.clock.now();
+            run(executor.as_mut(), 1).unwrap();
+            bench.clock.now() - before - Duration::from_millis(2)
+        })
+        .collect();
+    let [cold, warm] = [75, 30].map(Duration::from_millis);
+    assert_eq!(took, [cold, cold, warm]);
 }
 
 #[test]

@@ -164,6 +164,9 @@ outputs = []
 fixed_ms = 2.0
 per_row_ms = 0.1
 per_element_ms = 0.01
+cold_runs = 8
+cold_ms = 9
+slowdown = [1.0, 2.5]
 load_ms = 3
 memory_bytes = 4
 time_sliced = true
@@ -186,6 +189,9 @@ waits_while_exists = "closed"
         fixed: Duration::from_millis(2),
         per_row: Duration::from_micros(100),
         per_element: Duration::from_micros(10),
+        cold_runs: 8,
+        cold: Duration::from_millis(9),
+        slowdown: vec![1.0, 2.5],
         load: Duration::from_millis(3),
         memory_bytes: 4,
         memory_per_row_bytes: 2,

@@ -389,6 +389,12 @@ fn simulated(policy: &SimulatedPolicy) -> Value {
             "per_element_ms".to_owned(),
             milliseconds(policy.per_element),
         ),
+        ("cold_runs".to_owned(), bytes(policy.cold_runs)),
+        ("cold_ms".to_owned(), milliseconds(policy.cold)),
+        (
+            "slowdown".to_owned(),
+            list(policy.slowdown.iter().copied().map(Value::Float)),
+        ),
         (
             "memory_per_row_bytes".to_owned(),
             bytes(policy.memory_per_row_bytes),

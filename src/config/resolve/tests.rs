@@ -48,6 +48,9 @@ fn defaults() -> ServerConfig {
         triton_metrics: false,
         load_report_trailers: false,
         device_price_per_hour: None,
+        console: ConsoleAccess::On,
+        breach_dir: None,
+        max_breach_files: 32,
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
         model_control: ModelControl::Start,
@@ -106,6 +109,9 @@ metrics_address = "[::]:9002"
 triton_metrics = true
 load_report_trailers = true
 device_price_per_hour = 2.5
+console = "control"
+breach_dir = "/var/breaches"
+max_breach_files = 3
 onnxruntime = "/opt/libonnxruntime.so"
 device = "cuda"
 model_control = "explicit"
@@ -150,6 +156,9 @@ log = "debug"
         triton_metrics: true,
         load_report_trailers: true,
         device_price_per_hour: Some(2.5),
+        console: ConsoleAccess::Control,
+        breach_dir: Some(PathBuf::from("/var/breaches")),
+        max_breach_files: 3,
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,
         model_control: ModelControl::Explicit,
@@ -241,9 +250,15 @@ fn a_file_that_cannot_be_read_hides_no_other_mistake() {
 
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
-    let found = resolve(&["models", "--max-in-flight-bytes=2048", "--load-model=a"]);
+    let flags = [
+        "--max-in-flight-bytes=2048",
+        "--load-model=a",
+        "--console=control",
+    ];
+    let found = resolve(&[&["models"], flags.as_slice()].concat());
     let expected = "max_in_flight_bytes: found 2048; allowed: at least max_message_bytes, 67108864\n\
-                    load_model: names models, which only model_control \"explicit\" allows";
+                    load_model: names models, which only model_control \"explicit\" allows\n\
+                    console: found \"control\", which only model_control \"explicit\" allows";
     assert_eq!(found, Err(expected.to_owned()));
 }
 

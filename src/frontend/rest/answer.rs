@@ -20,7 +20,7 @@ const AS_CLIENTS_READ: SerializeOptions = SerializeOptions::new()
 
 /// Why a request is not answered as it hoped.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) Status);
+pub(in crate::frontend) struct Refusal(pub(super) Status);
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
@@ -59,7 +59,7 @@ pub(in crate::frontend) fn error(status: &Status) -> Response {
 }
 
 /// A document of our own as JSON.
-pub(super) fn plain(body: &impl Serialize) -> Response {
+pub(in crate::frontend) fn plain(body: &impl Serialize) -> Response {
     json(serde_json::to_vec(body).unwrap_or_default())
 }
 

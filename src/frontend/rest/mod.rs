@@ -26,7 +26,7 @@ use super::api::Api;
 use super::limits::{Held, Limits};
 use crate::status::Status;
 use answer::Refusal;
-pub(super) use answer::error;
+pub(super) use answer::{error, plain};
 use encoded::If;
 pub(super) use receive::HEADER_LENGTH;
 
@@ -43,7 +43,7 @@ struct Served {
 /// Each request has it for itself, which is to cost one count and not one for each part.
 type Rest = Arc<Served>;
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 /// The routes, and what stands before all of them.
 pub(super) fn routes(api: Api, limits: Limits) -> Router {

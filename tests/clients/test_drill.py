@@ -1,0 +1,241 @@
+"""The slow-request drill: something is planted that makes requests slow, and scripts/diagnose.py, which sees nothing but
+exported data, has to name it."""
+
+import json
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+from contextlib import contextmanager
+
+import numpy
+import pytest
+import tritonclient.grpc as triton
+
+from prometheus import Prometheus, get, needs_prometheus
+from server import BINARY, HANG, ROOT, Server, simulated
+
+LOAD = BINARY.with_name("jitney-load")
+SCRIPT = ROOT / "scripts" / "diagnose.py"
+DIAGNOSE = runpy.run_path(str(SCRIPT))
+# What machines that are busy with something else delay now and then is well within it.
+OBJECTIVE = "latency_objective_ms = 500"
+SCENARIO = """
+max_lag_ms = 60000
+max_outstanding = 400
+[[requests]]
+model = "{model}"
+[[steps]]
+arrivals = "poisson"
+rate = {rate}
+warm_up_s = 0
+duration_s = 60
+"""
+ALL_DONE = 80
+
+
+def on(*devices):
+    return "".join(f'[[instances]]\ndevice = "simulated:{device}"\n' for device in devices)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    models = tmp_path_factory.mktemp("drill") / "models"
+
+    def add(name, behaviour, policy=""):
+        simulated(models, name, policy=f"{OBJECTIVE}\n{policy}", behaviour=behaviour)
+
+    add("well", "fixed_ms = 10\n" + on(0, 1))
+    add("lopsided", "fixed_ms = 20\nslowdown = [1, 1, 1, 50]\n" + on(2, 3), "max_batch_size = 1")
+    add("crowded", "fixed_ms = 60\n" + on(4), "max_batch_size = 1")
+    add("shared", "fixed_ms = 10\nper_row_ms = 2\n" + on(5), "max_batch_size = 600")
+    add("fresh", "fixed_ms = 10\ncold_runs = 3\ncold_ms = 900\n" + on(6))
+    add("replaced", "fixed_ms = 10\n" + on(7))
+    add("listening", "fixed_ms = 10\n" + on(8))
+    return models
+
+
+@pytest.fixture(scope="module")
+def server(models):
+    loaded = ["well", "lopsided", "crowded", "shared", "replaced", "listening"]
+    flags = [word for model in loaded for word in ("--load-model", model)]
+    with Server(models, "--model-control", "explicit", *flags) as server:
+        yield server
+
+
+class Drill:
+    """Looks at a server, what it remembers, and what the script makes of them."""
+
+    def __init__(self, server, folder):
+        self.server, self.folder, self.looks = server, folder, []
+        self.look()
+
+    def look(self):
+        self.looks.append(self.put(f"look{len(self.looks)}", get(f"http://{self.server.address}/metrics")))
+
+    def put(self, name, text):
+        file = self.folder / name
+        file.write_text(text)
+        return file
+
+    def so_far(self):
+        self.look()
+        first, last = (DIAGNOSE["parsed"](look.read_text()) for look in (self.looks[0], self.looks[-1]))
+        return DIAGNOSE["Change"]([first, last])
+
+    def await_requests(self, model, count):
+        """Until so many have ended one way or the other."""
+        until = time.monotonic() + HANG
+        while self.so_far().grew("jitney_request_duration_seconds_count", model=model) < count:
+            assert time.monotonic() < until, f"{model}: too few requests"
+            # The server tells nobody of them unasked.
+            time.sleep(0.25)
+
+    def diagnosis(self, model):
+        self.look()
+        exported = ["--looks", *self.looks]
+        for name in ("decisions", "slow"):
+            try:
+                told = get(f"http://{self.server.address}/console/{name}?last=1000")
+            except urllib.error.HTTPError:
+                continue
+            exported += [f"--{name}", self.put(name, told)]
+        return said_of(model, *exported)
+
+
+def said_of(model, *arguments):
+    """What the script says of a model; in a process of its own, that knows nothing else."""
+    run = subprocess.run([sys.executable, SCRIPT, "--json", *arguments],
+                         capture_output=True, text=True, timeout=HANG, check=False)
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    [told] = [one for one in json.loads(run.stdout) if one["model"] == model]
+    assert (run.returncode == 0) == (told["cause"] == "healthy")
+    print(json.dumps(told, indent=2))
+    return told
+
+
+@pytest.fixture
+def drill(server, tmp_path):
+    return Drill(server, tmp_path)
+
+
+@contextmanager
+def load(server, folder, model, rate):
+    scenario = folder / "scenario.toml"
+    scenario.write_text(SCENARIO.format(model=model, rate=rate))
+    process = subprocess.Popen([LOAD, "run", scenario, "--address", server.address],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rows(count):
+    x = triton.InferInput("x", [count, 1], "FP32")
+    x.set_data_from_numpy(numpy.zeros([count, 1], numpy.float32))
+    return [x]
+
+
+def test_a_healthy_server_is_called_healthy(server, drill, tmp_path):
+    with load(server, tmp_path, "well", 40):
+        drill.await_requests("well", ALL_DONE)
+    told = drill.diagnosis("well")
+    assert told["cause"] == "healthy", told
+
+
+def test_a_slow_device_is_named(server, drill, tmp_path):
+    with load(server, tmp_path, "lopsided", 15):
+        drill.await_requests("lopsided", ALL_DONE)
+    told = drill.diagnosis("lopsided")
+    assert told["cause"] == "slow device", told
+    assert any(line.startswith("simulated:3 took") and "and simulated:2" in line for line in told["evidence"])
+
+
+def test_too_much_load_is_named(server, drill, tmp_path):
+    with load(server, tmp_path, "crowded", 50):
+        drill.await_requests("crowded", ALL_DONE // 2)
+        told = drill.diagnosis("crowded")
+    assert told["cause"] == "queue", told
+
+
+def test_few_requests_of_very_many_rows_are_named(server, drill, tmp_path):
+    with load(server, tmp_path, "shared", 15), server.client() as client:
+        for waited in (20, 40, 60):
+            drill.await_requests("shared", waited)
+            client.infer("shared", rows(500))
+    told = drill.diagnosis("shared")
+    assert told["cause"] == "big batch", told
+
+
+def test_a_version_that_was_just_loaded_is_named(server, drill, tmp_path):
+    with server.client() as client:
+        client.load_model("fresh")
+    with load(server, tmp_path, "fresh", 15):
+        drill.await_requests("fresh", ALL_DONE)
+    told = drill.diagnosis("fresh")
+    assert told["cause"] == "cold version", told
+
+
+def test_a_version_that_replaced_another_is_named(server, models, drill, tmp_path):
+    toml = models / "replaced" / "model.toml"
+    toml.write_text(toml.read_text().replace("fixed_ms = 10", "fixed_ms = 10\ncold_runs = 3\ncold_ms = 900"))
+    with load(server, tmp_path, "replaced", 15):
+        drill.await_requests("replaced", 10)
+        with server.client() as client:
+            client.load_model("replaced")
+        # Those of the version before are gone with it.
+        drill.await_requests("replaced", ALL_DONE)
+    told = drill.diagnosis("replaced")
+    assert told["cause"] == "cold version", told
+
+
+def send_slowly(address, seconds):
+    """A request whose last bytes are long in coming."""
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [0]}]})
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=HANG) as connection:
+        head = f"POST /v2/models/listening/infer HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body[:10]}".encode())
+        time.sleep(seconds)
+        connection.sendall(body[10:].encode())
+        assert b"200 OK" in connection.recv(1 << 16)
+
+
+def test_clients_that_send_slowly_are_named(server, drill, tmp_path):
+    slow = [threading.Thread(target=send_slowly, args=[server.address, 1]) for _ in range(8)]
+    for one in slow:
+        one.start()
+    with load(server, tmp_path, "listening", 20):
+        drill.await_requests("listening", ALL_DONE)
+    for one in slow:
+        one.join()
+    told = drill.diagnosis("listening")
+    assert told["cause"] == "slow client", told
+
+
+@needs_prometheus
+def test_a_prometheus_is_as_good(server, tmp_path):
+    with Prometheus(tmp_path, server.address) as prometheus:
+        prometheus.query("jitney_build_info")
+        began = time.time()
+        drill = Drill(server, tmp_path)
+        with load(server, tmp_path, "crowded", 50):
+            drill.await_requests("crowded", ALL_DONE // 2)
+            count = "jitney_request_duration_seconds_count{model='crowded'}"
+            prometheus.query(f"{count} - {count} offset 1s > 0")
+            told = said_of("crowded", "--prometheus", f"http://{prometheus.address}",
+                           "--seconds", str(time.time() - began))
+    assert told["cause"] == "queue", told
+
+
+def test_a_look_at_a_server_is_enough(server, tmp_path):
+    drill = Drill(server, tmp_path)
+    with load(server, tmp_path, "well", 40):
+        drill.await_requests("well", 1)
+        told = said_of("well", f"http://{server.address}", "--seconds", "1")
+    assert told["cause"] == "healthy", told
