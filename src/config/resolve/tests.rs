@@ -47,6 +47,8 @@ fn defaults() -> ServerConfig {
         metrics_address: Some("127.0.0.1:8002".parse().unwrap()),
         triton_metrics: false,
         device_price_per_hour: None,
+        otlp: None,
+        trace_settings: true,
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
         model_control: ModelControl::Start,
@@ -79,6 +81,7 @@ fn defaults() -> ServerConfig {
         io_threads: cores(),
         log_settings: true,
         log: "info".to_owned(),
+        log_json: false,
     }
 }
 
@@ -134,6 +137,12 @@ lame_duck_ms = 0
 drain_timeout_ms = 8.5
 io_threads = 9
 log = "debug"
+log_format = "json"
+otlp_endpoint = "http://host:4317"
+otlp_protocol = "http"
+otlp_metrics_interval_ms = 1000
+trace_ratio = 0.5
+trace_settings = false
 "#;
     let expected = ServerConfig {
         repository: Location::Folder(PathBuf::from("here")),
@@ -147,6 +156,15 @@ log = "debug"
         metrics_address: Some("[::]:9002".parse().unwrap()),
         triton_metrics: true,
         device_price_per_hour: Some(2.5),
+        otlp: Some(OtlpConfig {
+            endpoint: "http://host:4317".parse().unwrap(),
+            http: true,
+            headers: Vec::new(),
+            resource: Vec::new(),
+            trace_ratio: 0.5,
+            metrics_interval: Duration::from_secs(1),
+        }),
+        trace_settings: false,
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,
         model_control: ModelControl::Explicit,
@@ -183,6 +201,7 @@ log = "debug"
         io_threads: 9,
         log_settings: false,
         log: "debug".to_owned(),
+        log_json: true,
     };
     assert_eq!(resolve_with(source, &[]), Ok(expected));
 }
@@ -241,6 +260,9 @@ fn settings_that_contradict_each_other_are_refused() {
     let found = resolve(&["models", "--max-in-flight-bytes=2048", "--load-model=a"]);
     let expected = "max_in_flight_bytes: found 2048; allowed: at least max_message_bytes, 67108864\n\
                     load_model: names models, which only model_control \"explicit\" allows";
+    assert_eq!(found, Err(expected.to_owned()));
+    let found = resolve(&["models", "--otlp-endpoint=https://host:4317"]);
+    let expected = "otlp_endpoint: is of https, which goes with otlp_protocol \"http\" only";
     assert_eq!(found, Err(expected.to_owned()));
 }
 

@@ -4,6 +4,7 @@ mod ending;
 mod service;
 pub(super) mod status;
 mod stream;
+mod trailing;
 pub(super) mod web;
 
 use tonic::codec::CompressionEncoding;
@@ -15,6 +16,7 @@ use crate::proto::DESCRIPTORS;
 use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use ending::Ending;
 use service::InferenceService;
+use trailing::Trailing;
 
 /// Descriptors of grpc.health.v1 and our own service, for reflection.
 const SERVICES: [&[u8]; 2] = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
@@ -29,7 +31,7 @@ pub(super) fn routes(api: Api, limits: Limits) -> Routes {
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);
-    Routes::new(inference)
+    Routes::new(Trailing(inference))
         .add_service(health)
         .add_service(Ending::new(reflection_v1(), ends.clone()))
         .add_service(Ending::new(reflection_v1alpha(), ends))
