@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::backend::ort::{Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, MonotonicClock};
-use crate::config::{ConsoleAccess, Location, ModelControl, ServerConfig};
+use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig};
 use crate::device::{Inventory, Unavailable};
 use crate::frontend::{Api, Console, Frontend, Limits, Origins, Protocols, Readiness};
 use crate::repository::{RemoteSettings, RepositoryError, Uploads};
@@ -21,7 +21,8 @@ use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
 };
-use crate::telemetry::{self, Breaches, Metrics, Requests, Shelf};
+use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
+use crate::telemetry::{self, Breaches, Metrics, Requests, Shelf, Tracer};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Traces and metrics cannot be sent.
+    #[error(transparent)]
+    Otlp(#[from] SendError),
     /// The address cannot be bound.
     #[error("cannot listen on {address}, which --{flag} sets")]
     Bind {
@@ -143,6 +147,8 @@ pub struct Server {
     goaway: watch::Sender<bool>,
     started: watch::Receiver<bool>,
     background: Vec<JoinHandle<()>>,
+    /// Ends when this says so, and has sent what was left.
+    exporter: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 impl Server {
@@ -165,7 +171,9 @@ impl Server {
             Uploads::new(config.max_uploaded_bytes),
         );
         let readiness = Readiness::new(engine.clone(), Arc::clone(&reconciler));
-        let requests = Arc::new(Requests::new(engine.clone()));
+        let (exporter, tracer) = exporter(&config, &machine)?.unzip();
+        let requests = Requests::new(engine.clone()).with_tracer(tracer.clone());
+        let requests = Arc::new(requests);
         let breaches = Breaches::new(engine.clone(), Arc::clone(&requests), shelf(&config));
         let api = Api {
             engine: engine.clone(),
@@ -175,6 +183,7 @@ impl Server {
             server_name: Arc::from(config.server_name.as_str()),
             shared_memory: Arc::new(shared_memory(&config, &machine)?),
             log_settings: config.log_settings,
+            trace_settings: config.trace_settings,
             forward_headers: config.forward_headers.as_slice().into(),
         };
         let devices = machine.inventory.devices();
@@ -182,7 +191,7 @@ impl Server {
             triton: config.triton_metrics,
             device_price_per_hour: config.device_price_per_hour,
         };
-        let metrics = Metrics::new(engine.clone(), responses, devices, told);
+        let metrics = Metrics::new(engine.clone(), responses, devices, told).with_tracer(tracer);
         let bound = bind(&config).await?;
         let frontend = Frontend::new(
             api,
@@ -204,6 +213,12 @@ impl Server {
             };
             frontends.spawn(frontend.clone().serve(listener, protocols, leave));
         }
+        let exporter = exporter.map(|exporter| {
+            let (end, ends) = watch::channel(false);
+            let holds = Box::new(move || frontend.in_flight());
+            let run = exporter.run(metrics.clone(), holds, ends);
+            (end, tokio::spawn(run))
+        });
         let address_of = |serves: fn(&Protocols) -> bool| {
             let mut addresses = addresses.iter();
             addresses.find_map(|(address, protocols)| address.filter(|_| serves(protocols)))
@@ -233,6 +248,7 @@ impl Server {
             goaway,
             started,
             background,
+            exporter,
         })
     }
 
@@ -294,6 +310,7 @@ impl Server {
         self.readiness.end_streams().await;
         self.goaway.send_replace(true);
         let timeout = self.config.drain_timeout;
+        let until = clock.now() + timeout;
         let ended = async {
             while let Some(ended) = self.frontends.join_next().await {
                 ended?;
@@ -302,12 +319,47 @@ impl Server {
         };
         tokio::select! {
             ended = ended => ended?,
-            () = clock.sleep_until(clock.now() + timeout) => {
+            () = clock.sleep_until(until) => {
                 return Err(RunError::NotDrained(timeout));
+            }
+        }
+        if let Some((end, task)) = self.exporter.take() {
+            end.send_replace(true);
+            tokio::select! {
+                _ = task => {}
+                () = clock.sleep_until(until) => {
+                    tracing::warn!("the OTLP receiver did not take what was left");
+                }
             }
         }
         tracing::info!("drained");
         Ok(())
+    }
+}
+
+/// What sends traces and metrics, and who decides which, if they are sent anywhere.
+fn exporter(
+    config: &ServerConfig,
+    machine: &Machine,
+) -> Result<Option<(Exporter, Arc<Tracer>)>, StartError> {
+    let Some(otlp) = &config.otlp else {
+        return Ok(None);
+    };
+    let (exporter, tracer) = Exporter::new(&destination(otlp), Arc::clone(&machine.clock))?;
+    Ok(Some((exporter, Arc::new(tracer))))
+}
+
+fn destination(otlp: &OtlpConfig) -> Destination {
+    Destination {
+        endpoint: otlp.endpoint.clone(),
+        protocol: match otlp.http {
+            true => Protocol::Http,
+            false => Protocol::Grpc,
+        },
+        headers: otlp.headers.clone(),
+        resource: otlp.resource.clone(),
+        trace_ratio: otlp.trace_ratio,
+        metrics_interval: otlp.metrics_interval,
     }
 }
 

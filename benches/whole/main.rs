@@ -16,6 +16,7 @@ mod requests;
 mod rest;
 mod shared;
 mod table;
+mod traces;
 mod weights;
 
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ fn main() -> anyhow::Result<()> {
     match role.as_slice() {
         ["echo"] => echo::serve(),
         ["echo-rest"] => rest::echo(),
+        ["receiver"] => traces::receive(),
         ["direct", model] => direct::run(model),
         ["oracle", model] => direct::oracle(model),
         ["bare", model] => direct::bare(model),
@@ -93,6 +95,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("ensemble") {
                 ensemble::measure(&mut table).await?;
+            }
+            if chosen("traces") {
+                traces::measure(&mut table).await?;
             }
             if chosen("weights") {
                 weights::measure(&mut table).await?;

@@ -23,6 +23,11 @@ impl Process {
         Self::start(Command::new(std::env::current_exe()?).arg("echo-rest"))
     }
 
+    /// Whoever takes traces.
+    pub(crate) fn receiver() -> anyhow::Result<Self> {
+        Self::start(Command::new(std::env::current_exe()?).arg("receiver"))
+    }
+
     /// ONNX Runtime with a model loaded, and nothing else.
     pub(crate) fn bare(model: &Path) -> anyhow::Result<Self> {
         Self::start(
@@ -55,6 +60,16 @@ impl Process {
             }
         }
         bail!("{command:?} ended before it was ready: {:?}", child.wait()?)
+    }
+
+    /// Processor time that it has taken, in steps of the kernel's clock.
+    pub(crate) fn processor_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name may hold anything, and ends with the last parenthesis.
+        let (_, rest) = stat.rsplit_once(')').context("no name")?;
+        let ticks = rest.split_whitespace().skip(11).take(2);
+        let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>()?;
+        Ok(ticks.iter().sum::<u64>() as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
     pub(crate) fn resident_kibibytes(&self) -> anyhow::Result<u64> {

@@ -63,6 +63,18 @@ impl Row {
         }
     }
 
+    /// How much more something takes.
+    pub(crate) fn percent(what: &str, percents: Vec<f64>, aim: &str) -> Self {
+        let mean = percents.iter().sum::<f64>() / percents.len() as f64;
+        let (low, median, high) = spread(percents);
+        Self {
+            what: what.to_owned(),
+            figure: format!("{median:+.1} %"),
+            aim: format!("under {aim} %"),
+            detail: format!("{low:+.1} to {high:+.1} %, mean {mean:+.1} %"),
+        }
+    }
+
     /// A share that was measured, beside the one that the simulation says.
     pub(crate) fn beside(what: &str, measured: Vec<f64>, simulated: f64) -> Self {
         let (low, median, high) = spread(measured);

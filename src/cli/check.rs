@@ -24,7 +24,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.raw.resolve()?;
-        super::log(&config.log)?;
+        super::log(&config.log, config.log_json)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
         let repository = repository(&config, &clock)?;
         let machine = Machine::open(&config)?;

@@ -34,8 +34,8 @@ enum Command {
 }
 
 /// Starts the log lines that `--log` asks for.
-fn log(filter: &str) -> anyhow::Result<()> {
-    Logs::start(filter)
+fn log(filter: &str, json: bool) -> anyhow::Result<()> {
+    Logs::start(filter, json)
         .with_context(|| format!("--log: {filter:?} is not a filter such as info or debug"))
 }
 

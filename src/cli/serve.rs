@@ -19,7 +19,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.raw.resolve()?;
-        super::log(&config.log)?;
+        super::log(&config.log, config.log_json)?;
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.io_threads)
             .thread_name("io")

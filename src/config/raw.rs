@@ -98,6 +98,34 @@ pub struct RawServer {
     /// Files that are kept there, the oldest going first, 1 to 10000 [default: 32]
     #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_BREACH_FILES")]
     pub max_breach_files: Option<String>,
+    /// URL of a receiver of OTLP, such as http://localhost:4317, for traces and metrics [default: none]
+    ///
+    /// OTEL_EXPORTER_OTLP_ENDPOINT stands in for it; OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and
+    /// OTEL_RESOURCE_ATTRIBUTES are heard, too.
+    #[arg(long, value_name = "URL", env = "JITNEY_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
+    /// How it is spoken to: grpc or http [default: http on port 4318, else grpc]
+    ///
+    /// gRPC goes without TLS; a receiver of https is spoken to by http.
+    #[arg(long, value_name = "PROTOCOL", env = "JITNEY_OTLP_PROTOCOL")]
+    pub otlp_protocol: Option<String>,
+
+    /// Milliseconds between metrics that are pushed there, 100 to 3600000 [default: 60000]
+    #[arg(long, value_name = "MS", env = "JITNEY_OTLP_METRICS_INTERVAL_MS")]
+    pub otlp_metrics_interval_ms: Option<String>,
+
+    /// Share of requests that is told in traces, 0 to 1 [default: 0.01]
+    ///
+    /// What a traceparent header says goes before it, and slow or failed requests are told always.
+    #[arg(long, value_name = "RATIO", env = "JITNEY_TRACE_RATIO")]
+    pub trace_ratio: Option<String>,
+
+    /// Let clients change what is traced: true or false [default: true]
+    ///
+    /// By TraceSetting or /v2/trace/setting; what they change goes before --trace-ratio.
+    #[arg(long, value_name = "BOOL", env = "JITNEY_TRACE_SETTINGS")]
+    pub trace_settings: Option<String>,
 
     /// Shared library of ONNX Runtime [default: libonnxruntime.so]
     ///
@@ -304,4 +332,8 @@ pub struct RawServer {
     /// A level (error, warn, info, debug, trace), or levels by target: warn,jitney=debug.
     #[arg(long, value_name = "FILTER", env = "JITNEY_LOG")]
     pub log: Option<String>,
+
+    /// How log lines are written: text, or json, an object a line [default: text]
+    #[arg(long, value_name = "FORMAT", env = "JITNEY_LOG_FORMAT")]
+    pub log_format: Option<String>,
 }

@@ -13,6 +13,7 @@ use jitney_settings::rule::{
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
 use super::location::{Location, Place};
+use super::otlp::{OtlpConfig, PROTOCOLS, RECEIVER, pairs, resource, usual_protocol};
 use super::raw::RawServer;
 use super::resource::OFFERED;
 use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
@@ -37,6 +38,8 @@ const CONSOLES: OneOf<'_, ConsoleAccess> = OneOf(&[
     ("control", ConsoleAccess::Control),
 ]);
 
+/// Whether lines are JSON.
+const LOG_FORMATS: OneOf<'_, bool> = OneOf(&[("text", false), ("json", true)]);
 const RATE_LIMITS: OneOf<'_, bool> = OneOf(&[("execution_count", true), ("off", false)]);
 /// Parameters that may come as headers.
 const FORWARDED: OneOf<'_, &'static str> =
@@ -109,6 +112,13 @@ impl RawServer {
             console: s.one("console", self.console, CONSOLES, ConsoleAccess::On),
             breach_dir: s.perhaps_path("breach_dir", self.breach_dir),
             max_breach_files: s.count("max_breach_files", self.max_breach_files, 1..=10_000, 32),
+            otlp: s.otlp(
+                self.otlp_endpoint,
+                self.otlp_protocol,
+                self.otlp_metrics_interval_ms,
+                self.trace_ratio,
+            ),
+            trace_settings: s.one("trace_settings", self.trace_settings, Truth, true),
             onnxruntime: s.onnxruntime(self.onnxruntime),
             device: s.one("device", self.device, DEVICE, DeviceChoice::Auto),
             model_control: s.one(
@@ -199,10 +209,15 @@ impl RawServer {
             io_threads: s.count("io_threads", self.io_threads, 1..=1_024, cores()),
             log_settings: s.one("log_settings", self.log_settings, Truth, true),
             log: s.one("log", self.log, Text, "info".to_owned()),
+            log_json: s.one("log_format", self.log_format, LOG_FORMATS, false),
         };
         s.contradictions(&config);
         config
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn cores() -> usize {
@@ -296,6 +311,40 @@ impl<'d> Settings<'_, 'd, '_> {
         typed.or(filed).unwrap_or_else(found)
     }
 
+    /// None without a receiver, whatever else is said.
+    fn otlp(
+        &mut self,
+        endpoint: Option<String>,
+        protocol: Option<String>,
+        interval: Option<String>,
+        ratio: Option<String>,
+    ) -> Option<OtlpConfig> {
+        let minute = Duration::from_secs(60);
+        let endpoint = self.perhaps("otlp_endpoint", endpoint, RECEIVER);
+        let protocol = self.perhaps("otlp_protocol", protocol, PROTOCOLS);
+        let metrics_interval = self.time("otlp_metrics_interval_ms", interval, 100.0, minute);
+        let trace_ratio = self.one("trace_ratio", ratio, Between(0.0..=1.0), 0.01);
+        let endpoint = endpoint.or_else(|| self.shared("OTEL_EXPORTER_OTLP_ENDPOINT", RECEIVER))?;
+        let protocol = protocol.or_else(|| self.shared("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS));
+        Some(OtlpConfig {
+            http: protocol.unwrap_or_else(|| usual_protocol(&endpoint)),
+            endpoint,
+            headers: pairs(&variable("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default()),
+            resource: resource(variable),
+            trace_ratio,
+            metrics_interval,
+        })
+    }
+
+    /// A variable that other programs hear, too.
+    fn shared<R: Rule>(&mut self, name: &str, rule: R) -> Option<R::Output> {
+        let text = variable(name).filter(|text| !text.is_empty())?;
+        let value = rule.check(Written::Plain(&text));
+        value
+            .map_err(|message| self.0.note(Problem::loose(name, message)))
+            .ok()
+    }
+
     /// A flag that may be repeated; a list in the file.
     fn names<R: Rule>(&mut self, key: &'d str, typed: &[String], rule: R) -> Vec<R::Output> {
         let mut names = Vec::new();
@@ -326,6 +375,12 @@ impl<'d> Settings<'_, 'd, '_> {
             let message =
                 format!("found {in_flight}; allowed: at least max_message_bytes, {message}");
             self.0.note(Problem::loose("max_in_flight_bytes", message));
+        }
+        let mut otlp = config.otlp.iter();
+        if otlp.any(|otlp| !otlp.http && otlp.endpoint.scheme() == "https") {
+            let message = "is of https, which goes with otlp_protocol \"http\" only";
+            let problem = Problem::loose("otlp_endpoint", message.to_owned());
+            self.0.note(problem);
         }
         let remote = matches!(config.repository, Location::Store(_));
         if remote && config.cache_dir.as_os_str().is_empty() {

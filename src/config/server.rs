@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Location;
+use super::{Location, OtlpConfig};
 use crate::model::{DeviceChoice, OfferedResource, SharedMemoryPolicy};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
@@ -41,6 +41,10 @@ pub struct ServerConfig {
     pub breach_dir: Option<PathBuf>,
     /// Files that are kept there.
     pub max_breach_files: usize,
+    /// Where traces and metrics are sent, if anywhere.
+    pub otlp: Option<OtlpConfig>,
+    /// Whether clients may change what is traced.
+    pub trace_settings: bool,
     /// The shared library of ONNX Runtime; a bare name is left to the system's loader.
     pub onnxruntime: PathBuf,
     /// Where a model runs whose `model.toml` does not say; never `Default`.
@@ -95,6 +99,8 @@ pub struct ServerConfig {
     pub log_settings: bool,
     /// Which log lines are written: a filter of `tracing_subscriber`.
     pub log: String,
+    /// Whether log lines are JSON.
+    pub log_json: bool,
 }
 
 /// Who decides which models are loaded.

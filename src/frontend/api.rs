@@ -47,6 +47,8 @@ pub struct Api {
     pub shared_memory: Arc<SharedMemory>,
     /// Whether clients may change what is logged.
     pub log_settings: bool,
+    /// Whether clients may change what is traced.
+    pub trace_settings: bool,
     /// Headers that stand for parameters of requests.
     pub forward_headers: Arc<[&'static str]>,
 }
@@ -81,7 +83,7 @@ impl Api {
             let infer = self.infer_shared(request, asked.regions, beside.held, watched);
             return infer.await;
         }
-        let journey = watched.understood(&request.id);
+        let journey = watched.understood(&request);
         self.engine.infer(request, journey).await
     }
 

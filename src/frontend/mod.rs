@@ -16,6 +16,8 @@ mod readiness;
 mod rest;
 mod settings;
 mod shared_memory;
+mod trace_settings;
+mod traces;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ pub use origins::Origins;
 pub use readiness::Readiness;
 
 use crate::clock::Clock;
-use crate::telemetry::Metrics;
+use crate::telemetry::{InFlight, Metrics};
 use connections::{Door, places};
 use grpc::orca::ReportLayer;
 use grpc::web::WebLayer;
@@ -85,6 +87,11 @@ impl Frontend {
             patience,
             places: places(limits.max_connections),
         }
+    }
+
+    /// What it holds at this moment.
+    pub fn in_flight(&self) -> InFlight {
+        self.layer.in_flight()
     }
 
     /// Serves until `shutdown` completes; then tells the clients (GOAWAY), finishes what is in

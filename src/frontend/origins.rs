@@ -8,6 +8,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use super::grpc::status::RETRY_PUSHBACK;
 use super::rest::HEADER_LENGTH;
+use crate::telemetry::{SERVER_TIMING, TRACERESPONSE};
 
 /// How long a browser need not ask again.
 const MAX_AGE: Duration = Duration::from_secs(7_200);
@@ -47,5 +48,7 @@ fn exposed() -> ExposeHeaders {
     let of_grpc = ["grpc-status", "grpc-message", RETRY_PUSHBACK];
     let of_grpc = of_grpc.map(HeaderName::from_static);
     let of_rest = [HEADER_LENGTH, CONTENT_ENCODING, RETRY_AFTER];
-    ExposeHeaders::list(of_grpc.into_iter().chain(of_rest))
+    let of_both = [TRACERESPONSE, SERVER_TIMING].map(HeaderName::from_static);
+    let all = of_grpc.into_iter().chain(of_rest).chain(of_both);
+    ExposeHeaders::list(all)
 }

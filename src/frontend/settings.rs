@@ -1,27 +1,16 @@
-//! Calls about what is logged and traced (logging and trace extensions).
+//! Calls about what is logged (logging extension).
 
 use super::api::Api;
 use crate::proto::log_settings_request::SettingValue as Given;
 use crate::proto::log_settings_request::setting_value::ParameterChoice as GivenChoice;
 use crate::proto::log_settings_response::SettingValue as Said;
 use crate::proto::log_settings_response::setting_value::ParameterChoice as SaidChoice;
-use crate::proto::trace_setting_response::SettingValue as Traced;
 use crate::proto::*;
 use crate::status::{Code, Status};
 use crate::telemetry::logs::{Levels, Logs};
 
 /// How moments are written in log lines.
 const LOG_FORMAT: &str = "ISO8601";
-
-/// What is traced: nothing, so that the other settings have no effect.
-const TRACE: [(&str, &str); 6] = [
-    ("log_frequency", "0"),
-    ("trace_count", "-1"),
-    ("trace_file", ""),
-    ("trace_level", "OFF"),
-    ("trace_mode", "triton"),
-    ("trace_rate", "1000"),
-];
 
 impl Api {
     /// Changes what is logged, all of it or nothing, and says what is.
@@ -53,26 +42,6 @@ impl Api {
         changed.map_err(|error| Status::internal(format!("log settings: {error}")))?;
         tracing::info!(?levels, "log settings changed");
         Ok(())
-    }
-
-    /// Says what is traced. Refuses whatever would change it.
-    pub(super) fn trace_setting(
-        &self,
-        asked: &TraceSettingRequest,
-    ) -> Result<TraceSettingResponse, Status> {
-        if !asked.model_name.is_empty() {
-            self.engine.catalog().versions(&asked.model_name)?;
-        }
-        for (name, given) in &asked.settings {
-            trace_as_it_is(name, &given.value)?;
-        }
-        let settings = TRACE.map(|(name, value)| {
-            let value = vec![value.to_owned()];
-            (name.to_owned(), Traced { value })
-        });
-        Ok(TraceSettingResponse {
-            settings: settings.into(),
-        })
     }
 }
 
@@ -139,26 +108,6 @@ fn said(levels: Levels) -> LogSettingsResponse {
     }
 }
 
-/// A setting may be given as it is, or without a value, which takes it back to its default.
-fn trace_as_it_is(name: &str, given: &[String]) -> Result<(), Status> {
-    let found = TRACE.iter().find(|(known, _)| *known == name);
-    let Some((_, value)) = found else {
-        let names = TRACE.map(|(name, _)| name).join(", ");
-        return Err(Status::invalid(format!(
-            "there is no trace setting {name:?}; there are {names}"
-        )));
-    };
-    if given.iter().all(|given| given == value) {
-        return Ok(());
-    }
-    Err(Status::new(
-        Code::Unimplemented,
-        format!(
-            "trace setting {name:?}: tracing is not offered by this version; it stays {value:?}"
-        ),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,16 +168,5 @@ mod tests {
             assert!(hear(&mut levels, name, &value).is_err(), "{name} {value:?}");
         }
         assert_eq!(levels, expected);
-    }
-
-    #[test]
-    fn nothing_is_traced() {
-        let given = |value: &str| [value.to_owned()];
-        assert!(trace_as_it_is("trace_level", &given("OFF")).is_ok());
-        assert!(trace_as_it_is("trace_rate", &[]).is_ok());
-        let refused = trace_as_it_is("trace_level", &given("TIMESTAMPS")).unwrap_err();
-        assert_eq!(refused.code, Code::Unimplemented);
-        let unknown = trace_as_it_is("trace_depth", &[]).unwrap_err();
-        assert_eq!(unknown.code, Code::InvalidArgument);
     }
 }

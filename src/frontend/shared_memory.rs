@@ -40,7 +40,7 @@ impl Api {
         });
         // What is copied is in memory until the answer, as what is received is.
         let _unpacked = fetch(&mut request, &inputs.map_err(about)?, held).map_err(about)?;
-        let journey = watched.understood(&request.id);
+        let journey = watched.understood(&request);
         let mut response = self.engine.infer(request, journey).await?;
         for (position, part, span) in outputs {
             put(&mut response, position, part, &span).map_err(about)?;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::journey::{Member, Trip};
+use super::journey::{Member, TraceContext, Trip};
 use super::limiter::Permit;
 use super::placing::Berth;
 use super::profile::Loan;
@@ -276,6 +276,7 @@ impl Instance {
             level: job.item.level,
             context: job.context,
         };
+        let traced = jobs.iter().any(|job| job.context.is_some());
         let (_, beside) = self.started;
         let beside = (beside + self.berth.turn.running().max(1)) as f64 / 2.0;
         Trip {
@@ -292,6 +293,7 @@ impl Instance {
             run_tokens: load.rows * load.length,
             stayed: self.stayed,
             members: jobs.iter().map(member).collect(),
+            context: traced.then(TraceContext::root),
             ..Trip::default()
         }
     }

@@ -23,6 +23,29 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
+    /// The first of a trace of its own.
+    pub fn root() -> Self {
+        Self {
+            trace: fastrand::u128(1..),
+            span: fastrand::u64(1..),
+            parent: 0,
+            sampled: false,
+        }
+    }
+
+    /// The next of the same parent; if it has none, the first of another trace.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        match self.parent {
+            0 => Self::root(),
+            parent => Self {
+                span: fastrand::u64(1..),
+                parent,
+                ..*self
+            },
+        }
+    }
+
     /// A part of this one: the same trace, a span of its own.
     #[must_use]
     pub fn child(&self) -> Self {
@@ -169,9 +192,11 @@ pub struct Trip {
     pub stayed: usize,
     /// Who travelled.
     pub members: Vec<Member>,
+    /// Its own trace, if any of them is traced.
+    pub context: Option<TraceContext>,
     /// What it failed with.
     pub failed: Option<Code>,
-    pub(super) told: AtomicBool,
+    pub(crate) told: AtomicBool,
 }
 
 /// A request of a batch.

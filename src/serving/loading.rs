@@ -76,7 +76,7 @@ pub struct Backends {
 pub struct Loader {
     backends: Backends,
     placer: Placer,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     changes: Changes,
     pub(super) budget: Arc<Budget>,
     responses: Option<Arc<ResponseCache>>,

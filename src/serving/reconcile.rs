@@ -191,7 +191,7 @@ impl Reconciler {
         // Looked up under the lock: a load that was under way has put in its version by now.
         for version in self.catalog.versions(model).unwrap_or_default() {
             self.catalog.retire(&version.id, "unloaded");
-            tracing::info!(model = %version.id, "unloaded");
+            tracing::info!(model = %version.id.model, version = version.id.version, "unloaded");
         }
         self.repository.release(model);
         if known.upload.take().is_some() {
@@ -304,12 +304,14 @@ impl Reconciler {
         let known = self.known(model);
         let mut known = known.lock().await;
         let name: Arc<str> = Arc::from(model);
+        let start = self.loader.clock.now();
         let result = match supplied.is_empty() {
             true => self.reload(&name, &mut known, needs).await,
             false => self.reload_as(&name, &mut known, supplied).await,
         };
         if let Err(status) = &result {
-            tracing::error!(model, reason = status.message, "not loaded");
+            let took_ms = (self.loader.clock.now() - start).as_millis();
+            tracing::error!(model, reason = status.message, took_ms, "not loaded");
         } else {
             self.no_longer_missing(model);
         }
@@ -461,6 +463,7 @@ impl Reconciler {
     async fn load_version(&self, artifact: Artifact) -> Result<(), String> {
         let id = artifact.id.clone();
         self.catalog.note(&id, ModelState::Loading, "");
+        let start = self.loader.clock.now();
         let loaded = match &artifact.policy.ensemble {
             Some(ensemble) => self.put_together(&artifact, ensemble),
             None => self.load_model(&artifact).await,
@@ -468,7 +471,9 @@ impl Reconciler {
         let reason = match loaded {
             Ok(version) => {
                 tracing::info!(
-                    model = %id,
+                    model = %id.model,
+                    version = id.version,
+                    took_ms = (self.loader.clock.now() - start).as_millis(),
                     batching = ?version.batching,
                     devices = version.devices.join(", "),
                     "ready"
@@ -524,7 +529,7 @@ impl Reconciler {
             };
             known.loaded.remove(&version.id.version);
             let reason = format!("unloaded to make room for {id}");
-            tracing::info!(model = %version.id, "{reason}");
+            tracing::info!(model = %version.id.model, version = version.id.version, "{reason}");
             self.catalog.retire(&version.id, &reason);
             drop((known, version));
             let free = self.loader.budget.fits(over.device, over.needed);
@@ -539,7 +544,7 @@ impl Reconciler {
         for version in self.catalog.versions(name).unwrap_or_default() {
             if !wanted.contains(&version.id.version) {
                 self.catalog.retire(&version.id, "superseded");
-                tracing::info!(model = %version.id, "superseded");
+                tracing::info!(model = %version.id.model, version = version.id.version, "superseded");
             }
         }
     }

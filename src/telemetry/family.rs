@@ -90,7 +90,7 @@ pub(super) const fn gauge(
     told
 }
 
-/// A label's name and its value, escaped.
+/// A label's name and its value.
 pub type Label = (String, String);
 
 /// One value.
@@ -221,15 +221,9 @@ impl Family {
         let labels = names.zip(labels);
         self.samples.push(Sample {
             labels: labels
-                .map(|(name, label)| ((*name).to_owned(), escaped(label)))
+                .map(|(name, label)| ((*name).to_owned(), (*label).to_owned()))
                 .collect(),
             value,
         });
     }
-}
-
-/// As both formats have it between quotes.
-fn escaped(label: &str) -> String {
-    let label = label.replace('\\', r"\\").replace('"', r#"\""#);
-    label.replace('\n', r"\n")
 }

@@ -92,14 +92,17 @@ impl Logs {
     }
 
     /// Writes log lines that `filter` lets through, such as `info` or `info,jitney::serving=debug`.
-    pub fn start(filter: &str) -> Result<(), LogsError> {
+    /// Each is an object of JSON, or words for people.
+    pub fn start(filter: &str, json: bool) -> Result<(), LogsError> {
         let typed = EnvFilter::try_new(filter)?;
         let levels = Levels::of(typed.max_level_hint().unwrap_or(LevelFilter::TRACE));
         let first: Choice = Box::new(EnvFilter::try_new(format!("{QUIET},{filter}"))?);
         let (choice, handle) = reload::Layer::new(first);
-        let lines = tracing_subscriber::fmt::layer()
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = match json {
+            true => lines.json().flatten_event(true).boxed(),
+            false => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        };
         Registry::default().with(choice).with(lines).try_init()?;
         let logs = Self {
             levels: Mutex::new(levels),

@@ -1,29 +1,38 @@
-//! What the server says of itself to those who watch it: log lines, metrics, capacity, and the requests
-//! that were slow.
+//! What the server says of itself to those who watch it: log lines, metrics, capacity, traces, and the
+//! requests that were slow.
 //! Uses `serving` and `device` for the counts that they keep anyway.
 //! Never fails a request or holds one up.
 
+mod context;
 mod family;
 mod load;
 pub mod logs;
+pub mod otlp;
 mod own;
 mod process;
 mod recorder;
 mod requests;
+mod sampling;
 mod source;
 mod story;
 mod text;
+mod timing;
+mod tracer;
 mod triton;
 
+pub use context::{TRACEPARENT, TRACERESPONSE};
 pub use family::{Buckets, Family, Kind, Label, Metric, Sample, Value};
 pub use load::{Load, Point, Report, VersionLoad};
 pub use recorder::{
     Anchor, Breach, Breaches, Decision, Shelf, SlowRequest, decisions, milliseconds,
 };
-pub use requests::{Requests, Watched};
+pub use requests::{Aside, Requests, Watched};
+pub use sampling::{Choice, Chosen, Left, Sampling};
 pub use source::{InFlight, Metrics, Settings};
 pub use story::Story;
 pub use text::Format;
+pub use timing::SERVER_TIMING;
+pub use tracer::Tracer;
 
 /// Every metric, and whether it is told with `--triton-metrics true` only.
 pub fn every_metric() -> impl Iterator<Item = (&'static Metric, bool)> {

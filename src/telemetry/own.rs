@@ -315,6 +315,17 @@ pub(super) static METRICS: &[Told] = &[
         "Bytes of the requests in progress",
         |snapshot, family| family.add(&[], snapshot.in_flight.bytes as f64),
     ),
+    counter(
+        "jitney_trace_spans_total",
+        &["outcome"],
+        "Spans of traces: sent, or dropped because too many waited or the receiver did not take them",
+        |snapshot, family| {
+            if let Some((sent, dropped)) = snapshot.spans {
+                family.add(&["sent"], sent as f64);
+                family.add(&["dropped"], dropped as f64);
+            }
+        },
+    ),
     gauge(
         "jitney_device_memory_bytes",
         &["device", "state"],

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::context::response;
 use super::story::Story;
+use super::timing::server_timing;
+use super::tracer::Tracer;
 use crate::clock::Moment;
-use crate::serving::{Engine, Journey, TraceContext};
+use crate::serving::{Engine, InferRequest, Journey, TraceContext};
 use crate::status::Code;
 
 /// Requests that are remembered.
@@ -21,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// What becomes of requests.
 pub struct Requests {
     engine: Engine,
+    /// None if nothing is traced.
+    tracer: Option<Arc<Tracer>>,
     remembered: Mutex<Remembered>,
     /// The last that is remembered.
     news: watch::Sender<Option<Arc<Story>>>,
@@ -44,9 +49,22 @@ impl Requests {
     pub fn new(engine: Engine) -> Self {
         Self {
             engine,
+            tracer: None,
             remembered: Mutex::default(),
             news: watch::Sender::default(),
         }
+    }
+
+    /// The same, told in traces.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Option<Arc<Tracer>>) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
+    /// Who is traced; none if nothing is.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_deref()
     }
 
     /// A request whose call was there at `arrived`. It has ended when this is dropped, at the latest.
@@ -54,6 +72,7 @@ impl Requests {
         Watched {
             requests: self,
             journey: Journey::new(arrived, arrived, context),
+            is_timed: false,
             has_ended: false,
         }
     }
@@ -68,28 +87,49 @@ impl Requests {
         self.news.subscribe()
     }
 
-    fn ended(&self, journey: Journey, code: Option<Code>, encoded: Option<Moment>) {
-        self.engine.ended(&journey, code, encoded);
-        let Some(version) = &journey.version else {
-            return;
-        };
+    /// Its place in a trace, with whether it is told.
+    fn ended(
+        &self,
+        mut journey: Journey,
+        code: Option<Code>,
+        encoded: Option<Moment>,
+    ) -> Option<TraceContext> {
         let end = encoded.unwrap_or(journey.answered);
-        let is_slow = end - journey.arrived > version.objective();
-        if (is_slow && code != Some(Code::Cancelled)) || code.is_some_and(is_ours) {
-            self.remember(end, || Story::of(journey, code, encoded));
+        let matters = matters(&journey, code, end);
+        let place = self
+            .tracer()
+            .and_then(|tracer| tracer.place(&mut journey, matters, encoded));
+        self.engine.ended(&journey, code, encoded);
+        let context = journey.context;
+        let is_due = matters && self.is_due(end);
+        if is_due || place.is_some() {
+            let story = Arc::new(Story::of(journey, code, encoded));
+            if is_due {
+                self.remember(Arc::clone(&story));
+            }
+            if let Some(place) = place {
+                place.send(story);
+            }
         }
+        context
     }
 
-    fn remember(&self, now: Moment, story: impl FnOnce() -> Story) {
+    /// Whether one more is remembered already.
+    fn is_due(&self, now: Moment) -> bool {
         let mut remembered = self.lock();
-        if remembered.last.is_some_and(|last| now - last < PAUSE) {
-            return;
+        let is_due = remembered.last.is_none_or(|last| now - last >= PAUSE);
+        if is_due {
+            remembered.last = Some(now);
         }
-        remembered.last = Some(now);
+        is_due
+    }
+
+    fn remember(&self, story: Arc<Story>) {
+        story.log();
+        let mut remembered = self.lock();
         if remembered.stories.len() >= REMEMBERED {
             remembered.stories.pop_front();
         }
-        let story = Arc::new(story());
         remembered.stories.push_back(Arc::clone(&story));
         drop(remembered);
         self.news.send_replace(Some(story));
@@ -102,8 +142,17 @@ impl Requests {
     }
 }
 
+/// Whether somebody should look at it: it was slow, or failed by our fault.
+fn matters(journey: &Journey, code: Option<Code>, end: Moment) -> bool {
+    let Some(version) = &journey.version else {
+        return false;
+    };
+    let is_slow = end - journey.arrived > version.objective();
+    (is_slow && code != Some(Code::Cancelled)) || code.is_some_and(is_ours)
+}
+
 /// Whether the server, and not the client, is to do something about it.
-fn is_ours(code: Code) -> bool {
+pub(super) fn is_ours(code: Code) -> bool {
     match code {
         Code::ResourceExhausted | Code::DeadlineExceeded | Code::Unavailable | Code::Internal => {
             true
@@ -121,28 +170,53 @@ fn is_ours(code: Code) -> bool {
 pub struct Watched<'a> {
     requests: &'a Requests,
     journey: Journey,
+    /// Whether its client wants to know how long everything took.
+    is_timed: bool,
     has_ended: bool,
 }
 
+/// What a client is told of its request beside the answer, by the headers that say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// `traceresponse`: where it is in a trace, if it is told or its client has named one.
+    pub response: Option<String>,
+    /// `server-timing`: how long everything took, if its client wants to know.
+    pub timing: Option<String>,
+}
+
 impl Watched<'_> {
+    /// Its client wants to know how long everything took.
+    pub fn timed(&mut self) {
+        self.is_timed = true;
+    }
+
     /// It has been understood: what it goes through from now on, by the name that the client gives it.
-    pub fn understood(&mut self, id: &str) -> &mut Journey {
+    pub fn understood(&mut self, request: &InferRequest) -> &mut Journey {
         self.journey.began = self.requests.engine.clock().now();
-        self.journey.id.push_str(id);
+        self.journey.id.push_str(&request.id);
+        if let Some(tracer) = self.requests.tracer() {
+            tracer.decide(&request.model, &mut self.journey.context);
+        }
         &mut self.journey
     }
 
     /// It has ended: its answer is written, or it is told why there is none.
-    pub fn ended(mut self, code: Option<Code>) {
+    pub fn ended(mut self, code: Option<Code>) -> Aside {
         let encoded = code.is_none().then(|| self.requests.engine.clock().now());
-        self.end(code, encoded);
+        self.end(code, encoded)
     }
 
-    fn end(&mut self, code: Option<Code>, encoded: Option<Moment>) {
+    fn end(&mut self, code: Option<Code>, encoded: Option<Moment>) -> Aside {
         self.has_ended = true;
         let nothing = Journey::new(self.journey.arrived, self.journey.arrived, None);
         let journey = std::mem::replace(&mut self.journey, nothing);
-        self.requests.ended(journey, code, encoded);
+        let timing = self.is_timed.then(|| server_timing(&journey, encoded));
+        let context = self.requests.ended(journey, code, encoded);
+        let context = context.filter(|context| context.sampled || context.parent != 0);
+        Aside {
+            response: context.as_ref().map(response),
+            timing,
+        }
     }
 }
 

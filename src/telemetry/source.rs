@@ -7,6 +7,7 @@ use super::family::Family;
 use super::load::{Load, Point, Report, Watcher};
 use super::process::Process;
 use super::text::Format;
+use super::tracer::Tracer;
 use super::{own, triton};
 use crate::device::{Memory, SharedDevice};
 use crate::model::VersionId;
@@ -28,6 +29,7 @@ pub struct Metrics {
     responses: Option<Arc<ResponseCache>>,
     devices: Vec<SharedDevice>,
     watcher: Arc<Watcher>,
+    tracer: Option<Arc<Tracer>>,
     settings: Settings,
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Snapshot {
     pub(super) process: Option<Process>,
     /// What a device costs an hour, if anybody has said.
     pub(super) device_price: Option<f64>,
+    /// Spans that were sent, and dropped; none if nothing is traced.
+    pub(super) spans: Option<(u64, u64)>,
 }
 
 impl Metrics {
@@ -74,8 +78,16 @@ impl Metrics {
             engine,
             responses,
             devices,
+            tracer: None,
             settings,
         }
+    }
+
+    /// The same, with what becomes of spans.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Option<Arc<Tracer>>) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// Looks at what the server does once a second, for ever: rates and capacity are told by it.
@@ -114,7 +126,7 @@ impl Metrics {
         format.written(&families)
     }
 
-    fn families(&self, in_flight: InFlight) -> Vec<Family> {
+    pub(super) fn families(&self, in_flight: InFlight) -> Vec<Family> {
         let snapshot = self.snapshot(in_flight);
         let triton = triton::METRICS.iter().filter(|_| self.settings.triton);
         let told = own::METRICS.iter().chain(triton);
@@ -141,6 +153,7 @@ impl Metrics {
             index: self.engine.catalog().index(),
             process: Process::look(),
             device_price: self.settings.device_price_per_hour,
+            spans: self.tracer.as_ref().map(|tracer| tracer.counts()),
         }
     }
 }

@@ -46,6 +46,29 @@ pub struct Story {
 }
 
 impl Story {
+    /// How many spans it is in a trace, without its batch.
+    pub(super) fn spans(journey: &Journey, encoded: Option<Moment>) -> usize {
+        let steps = journey.steps.iter();
+        // Nothing is to be decoded of a step.
+        let steps: usize = steps.map(|leg| Self::spans(&leg.journey, None) - 1).sum();
+        1 + journey.stages().count() + usize::from(encoded.is_some()) + steps
+    }
+
+    /// A line for those who want to read of each; nobody does unless asked.
+    pub(super) fn log(&self) {
+        let trace = self.context.filter(|context| context.sampled);
+        let trace_id = trace.map(|context| format!("{:032x}", context.trace));
+        tracing::debug!(
+            model = self.model,
+            version = self.version,
+            id = self.id,
+            code = self.code.map_or("OK", Code::name),
+            took_ms = self.total.as_secs_f64() * 1e3,
+            trace_id,
+            "slow or failed"
+        );
+    }
+
     /// Of a request that ended at `end`, which is now.
     pub(super) fn of(journey: Journey, code: Option<Code>, encoded: Option<Moment>) -> Self {
         let end = encoded.unwrap_or(journey.answered);

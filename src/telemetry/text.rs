@@ -1,5 +1,6 @@
 //! The two text formats: Prometheus' own, which every tool reads, and OpenMetrics, which has exemplars.
 
+use std::borrow::Cow;
 use std::fmt::{Result, Write};
 
 use super::family::{Family, Kind, Label, Sample, Value};
@@ -100,7 +101,7 @@ fn series(text: &mut String, name: &str, labels: &[Label], bound: Option<f64>) -
     text.push_str(name);
     let mut before = '{';
     for (name, label) in labels {
-        write!(text, "{before}{name}=\"{label}\"")?;
+        write!(text, "{before}{name}=\"{}\"", escaped(label))?;
         before = ',';
     }
     if let Some(bound) = bound {
@@ -115,6 +116,15 @@ fn series(text: &mut String, name: &str, labels: &[Label], bound: Option<f64>) -
         text.push('}');
     }
     Ok(())
+}
+
+/// As both formats have it between quotes.
+fn escaped(label: &str) -> Cow<'_, str> {
+    if !label.contains(['\\', '"', '\n']) {
+        return label.into();
+    }
+    let label = label.replace('\\', r"\\").replace('"', r#"\""#);
+    label.replace('\n', r"\n").into()
 }
 
 fn write_exemplar(text: &mut String, exemplar: &Exemplar) -> Result {

@@ -6,7 +6,7 @@ from server import Server
 from test_shared_memory import connect, refused
 
 TRACE = {"log_frequency": "0", "trace_count": "-1", "trace_file": "", "trace_level": "OFF",
-         "trace_mode": "triton", "trace_rate": "1000"}
+         "trace_mode": "opentelemetry", "trace_rate": "0"}
 LOG = {"log_error": True, "log_file": "", "log_format": "ISO8601", "log_info": True,
        "log_verbose_level": 0, "log_warning": True}
 
@@ -94,8 +94,31 @@ def test_nothing_is_traced_and_that_is_said(protocol, server, model):
                      {"trace_count": "-1"}]:
         said = client.update_trace_settings(model_name=model, settings=accepted)
         assert values(said) == TRACE
-    for wrong, word in [({"trace_level": ["TIMESTAMPS"]}, "trace_level"),
-                        ({"trace_rate": "1"}, "trace_rate"), ({"trace_depth": "1"}, "trace_depth")]:
+    for wrong, word in [({"trace_level": ["TIMESTAMPS"]}, "--otlp-endpoint"),
+                        ({"trace_level": ["TENSORS"]}, "TENSORS"),
+                        ({"trace_rate": "1"}, "--otlp-endpoint"),
+                        ({"trace_mode": "triton"}, "trace_mode"),
+                        ({"trace_file": "/tmp/x"}, "trace_file"),
+                        ({"trace_depth": "1"}, "trace_depth")]:
         refused(lambda: client.update_trace_settings(model_name=model, settings=wrong), word)
     refused(lambda: client.get_trace_settings(model_name="nowhere"), "nowhere")
     client.close()
+
+
+def test_what_is_traced_changes_while_the_server_runs(protocol, add, repository):
+    add("identity_fp32")
+    # Nobody is there, which is no reason to refuse anything.
+    with Server(repository, "--otlp-endpoint", "http://127.0.0.1:9") as server:
+        client = connect(protocol, server)
+        default = {**TRACE, "trace_level": "TIMESTAMPS", "trace_rate": "100"}
+        assert values(client.get_trace_settings()) == default
+        few = {"trace_rate": "5", "trace_count": "7"}
+        said = client.update_trace_settings(model_name="identity_fp32", settings=few)
+        assert values(said) == {**default, **few}
+        off = values(client.update_trace_settings(settings={"trace_level": ["OFF"]}))
+        assert off == {**default, "trace_level": "OFF"}
+        same = {**default, **few, "trace_level": "OFF"}
+        assert values(client.get_trace_settings(model_name="identity_fp32")) == same
+        back = client.update_trace_settings(settings={"trace_level": None})
+        assert values(back) == default
+        client.close()

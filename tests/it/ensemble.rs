@@ -37,7 +37,7 @@ fn ensemble(repository: &Repository, name: &str, keys: &str, steps: &[String]) {
 }
 
 /// `both` is `one` and then `two`.
-fn pair(repository: &Repository, keys: &str) {
+pub(crate) fn pair(repository: &Repository, keys: &str) {
     let steps = [step("one", "x", "between"), step("two", "between", "y")];
     ensemble(repository, "both", keys, &steps);
 }

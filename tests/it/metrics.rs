@@ -30,7 +30,7 @@ async fn get(address: SocketAddr, path: &str, accept: &str) -> (String, String) 
     (head.to_lowercase(), body.to_owned())
 }
 
-async fn scrape(node: &Node, accept: &str) -> (String, String) {
+pub(crate) async fn scrape(node: &Node, accept: &str) -> (String, String) {
     get(node.server.metrics_address().unwrap(), "/metrics", accept).await
 }
 
@@ -48,7 +48,7 @@ async fn scrape_at_rest(node: &Node) -> String {
 }
 
 /// The value of one line, if it is there.
-fn value(body: &str, series: &str) -> Option<f64> {
+pub(crate) fn value(body: &str, series: &str) -> Option<f64> {
     let line = body.lines().find_map(|line| line.strip_prefix(series))?;
     line.strip_prefix(' ')?.parse().ok()
 }

@@ -19,13 +19,13 @@ use super::request::{assert_echo, rows};
 use super::stream::Exchange;
 
 /// A server that runs until it is told to stop.
-struct Running {
+pub(crate) struct Running {
     told: Arc<Notify>,
     ends: JoinHandle<Result<(), RunError>>,
 }
 
 impl Running {
-    fn new(server: Server) -> Self {
+    pub(crate) fn new(server: Server) -> Self {
         let told = Arc::new(Notify::new());
         let stop = Arc::clone(&told);
         let ends = server.run(move || {
@@ -37,11 +37,11 @@ impl Running {
     }
 
     /// Tells it to stop; a second time ends the lame-duck time.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.told.notify_one();
     }
 
-    async fn ends(self) -> Result<(), RunError> {
+    pub(crate) async fn ends(self) -> Result<(), RunError> {
         within("the server ends", self.ends).await.unwrap()
     }
 }

@@ -4,7 +4,7 @@ use jitney::config::RawServer;
 use jitney::proto::{ModelInferRequest, ModelStreamInferResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::node::{Node, within};
 use super::repository::{Repository, Simulated};
@@ -18,9 +18,18 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) async fn open(node: &Node) -> Self {
+        Self::with(node, &[]).await
+    }
+
+    /// The same with these headers.
+    pub(crate) async fn with(node: &Node, headers: &[(&'static str, &str)]) -> Self {
         let (requests, sent) = mpsc::channel(16);
         let mut client = node.client();
-        let answers = client.model_stream_infer(ReceiverStream::new(sent));
+        let mut request = Request::new(ReceiverStream::new(sent));
+        for (name, value) in headers {
+            request.metadata_mut().insert(*name, value.parse().unwrap());
+        }
+        let answers = client.model_stream_infer(request);
         let answers = within("a stream", answers).await.unwrap().into_inner();
         Self { requests, answers }
     }

@@ -51,6 +51,8 @@ fn defaults() -> ServerConfig {
         console: ConsoleAccess::On,
         breach_dir: None,
         max_breach_files: 32,
+        otlp: None,
+        trace_settings: true,
         onnxruntime: find_onnxruntime(std::env::current_exe().ok().as_deref()),
         device: DeviceChoice::Auto,
         model_control: ModelControl::Start,
@@ -83,6 +85,7 @@ fn defaults() -> ServerConfig {
         io_threads: cores(),
         log_settings: true,
         log: "info".to_owned(),
+        log_json: false,
     }
 }
 
@@ -142,6 +145,12 @@ lame_duck_ms = 0
 drain_timeout_ms = 8.5
 io_threads = 9
 log = "debug"
+log_format = "json"
+otlp_endpoint = "http://host:4317"
+otlp_protocol = "http"
+otlp_metrics_interval_ms = 1000
+trace_ratio = 0.5
+trace_settings = false
 "#;
     let expected = ServerConfig {
         repository: Location::Folder(PathBuf::from("here")),
@@ -159,6 +168,15 @@ log = "debug"
         console: ConsoleAccess::Control,
         breach_dir: Some(PathBuf::from("/var/breaches")),
         max_breach_files: 3,
+        otlp: Some(OtlpConfig {
+            endpoint: "http://host:4317".parse().unwrap(),
+            http: true,
+            headers: Vec::new(),
+            resource: Vec::new(),
+            trace_ratio: 0.5,
+            metrics_interval: Duration::from_secs(1),
+        }),
+        trace_settings: false,
         onnxruntime: PathBuf::from("/opt/libonnxruntime.so"),
         device: DeviceChoice::CudaAll,
         model_control: ModelControl::Explicit,
@@ -195,6 +213,7 @@ log = "debug"
         io_threads: 9,
         log_settings: false,
         log: "debug".to_owned(),
+        log_json: true,
     };
     assert_eq!(resolve_with(source, &[]), Ok(expected));
 }
@@ -259,6 +278,9 @@ fn settings_that_contradict_each_other_are_refused() {
     let expected = "max_in_flight_bytes: found 2048; allowed: at least max_message_bytes, 67108864\n\
                     load_model: names models, which only model_control \"explicit\" allows\n\
                     console: found \"control\", which only model_control \"explicit\" allows";
+    assert_eq!(found, Err(expected.to_owned()));
+    let found = resolve(&["models", "--otlp-endpoint=https://host:4317"]);
+    let expected = "otlp_endpoint: is of https, which goes with otlp_protocol \"http\" only";
     assert_eq!(found, Err(expected.to_owned()));
 }
 

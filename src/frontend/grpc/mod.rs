@@ -5,6 +5,7 @@ pub(super) mod orca;
 mod service;
 pub(super) mod status;
 mod stream;
+mod trailing;
 pub(super) mod web;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::telemetry::Metrics;
 use ending::Ending;
 use orca::LoadReports;
 use service::InferenceService;
+use trailing::Trailing;
 
 /// Descriptors of grpc.health.v1 and our own service, for reflection.
 const SERVICES: [&[u8]; 2] = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
@@ -39,7 +41,7 @@ pub(super) fn routes(api: Api, limits: Limits, metrics: Arc<Metrics>) -> Routes 
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);
-    Routes::new(inference)
+    Routes::new(Trailing(inference))
         .add_service(health)
         .add_service(reports.service())
         .add_service(Ending::new(reflection_v1(), ends.clone()))

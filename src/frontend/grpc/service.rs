@@ -11,12 +11,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::grpc;
 use super::stream::{Exchange, stream_infer};
+use super::trailing::with;
 use crate::clock::Moment;
 use crate::frontend::api::{Api, Beside};
 use crate::frontend::limits::{Held, Unpacked};
+use crate::frontend::traces::asks_for_timing;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::*;
-use crate::telemetry::Watched;
+use crate::serving::TraceContext;
+use crate::telemetry::{Aside, Watched};
 use crate::wire::{self, Parameters};
 
 /// The V2 service.
@@ -46,6 +49,10 @@ pub(super) struct Call {
     pub(super) held: Option<Arc<Held>>,
     /// What its headers say in place of parameters.
     forwarded: Parameters,
+    /// Where it is in a trace, if it is traced.
+    context: Option<TraceContext>,
+    /// Whether its client wants to know how long everything took.
+    is_timed: bool,
     /// Whether its messages may be larger than they were on the wire.
     compressed: bool,
 }
@@ -61,6 +68,8 @@ impl Call {
             deadline: deadline(arrived, request.metadata()),
             held,
             forwarded: api.forwarded(request.metadata().as_ref()),
+            context: api.traced(request.metadata().as_ref()),
+            is_timed: asks_for_timing(request.metadata().as_ref()),
             compressed: encoding.is_some_and(|encoding| encoding != "identity"),
         }
     }
@@ -76,18 +85,25 @@ impl Call {
     }
 }
 
-/// Answers one message of one call, and tells whether the client wants to know that it is the last.
+/// An answer, and whether the client wants to know that it is the last.
+type Answered = Result<(ModelInferResponse, bool), crate::status::Status>;
+
+/// Answers one message of one call.
 pub(super) async fn infer(
     api: &Api,
     message: ModelInferRequest,
     call: &Call,
     arrived: Moment,
     alone: bool,
-) -> Result<(ModelInferResponse, bool), crate::status::Status> {
-    let mut watched = api.requests.begin(arrived, None);
+) -> (Answered, Aside) {
+    let context = call.context.as_ref().map(TraceContext::sibling);
+    let mut watched = api.requests.begin(arrived, context);
+    if call.is_timed {
+        watched.timed();
+    }
     let answer = infer_watched(api, message, call, alone, &mut watched).await;
-    watched.ended(answer.as_ref().err().map(|status| status.code));
-    answer
+    let aside = watched.ended(answer.as_ref().err().map(|status| status.code));
+    (answer, aside)
 }
 
 async fn infer_watched(
@@ -96,7 +112,7 @@ async fn infer_watched(
     call: &Call,
     alone: bool,
     watched: &mut Watched<'_>,
-) -> Result<(ModelInferResponse, bool), crate::status::Status> {
+) -> Answered {
     let _unpacked = call.unpacked(&message)?;
     let asked = wire::infer_request(message)?;
     let flag = asked.final_response_flag;
@@ -177,8 +193,9 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let call = Call::new(&self.api, &request);
         let alone = call.held.as_ref().is_some_and(|held| held.is_alone());
-        let answered = infer(&self.api, request.into_inner(), &call, call.arrived, alone).await;
-        answer(answered.map(|(response, _)| response))
+        let (answered, aside) =
+            infer(&self.api, request.into_inner(), &call, call.arrived, alone).await;
+        with(answer(answered.map(|(response, _)| response)), aside)
     }
 
     type ModelStreamInferStream = std::pin::Pin<

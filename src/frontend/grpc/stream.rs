@@ -11,6 +11,7 @@ use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
 };
+use crate::telemetry::{Aside, SERVER_TIMING, TRACERESPONSE};
 
 /// What one stream needs.
 pub(super) struct Exchange {
@@ -41,12 +42,12 @@ pub(super) fn stream_infer(
                 let message = message?;
                 let id = message.id.clone();
                 let now = api.engine.clock().now();
-                let answer = infer(&api, message, &call, now, false).await;
+                let (answer, aside) = infer(&api, message, &call, now, false).await;
                 if let Some(held) = call.held {
                     held.give_back_message();
                 }
                 Ok(match answer {
-                    Ok((response, flag)) => answered(response, flag),
+                    Ok((response, flag)) => answered(response, flag, aside),
                     Err(status) => failed(id, status.message),
                 })
             }
@@ -76,14 +77,30 @@ fn messages(
     })
 }
 
-fn answered(mut response: ModelInferResponse, flag: bool) -> ModelStreamInferResponse {
-    if flag {
-        let last = InferParameter {
-            parameter_choice: Some(ParameterChoice::BoolParam(true)),
-        };
-        response
-            .parameters
-            .insert("triton_final_response".to_owned(), last);
+/// Each answer of a stream says by parameters what a call's would say by headers.
+fn answered(
+    mut response: ModelInferResponse,
+    flag: bool,
+    aside: Aside,
+) -> ModelStreamInferResponse {
+    let last = flag.then_some(ParameterChoice::BoolParam(true));
+    for (name, choice) in [
+        ("triton_final_response", last),
+        (
+            TRACERESPONSE,
+            aside.response.map(ParameterChoice::StringParam),
+        ),
+        (
+            SERVER_TIMING,
+            aside.timing.map(ParameterChoice::StringParam),
+        ),
+    ] {
+        if choice.is_some() {
+            let parameter = InferParameter {
+                parameter_choice: choice,
+            };
+            response.parameters.insert(name.to_owned(), parameter);
+        }
     }
     ModelStreamInferResponse {
         error_message: String::new(),

@@ -15,9 +15,10 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::receive::{HEADER_LENGTH, held, receive};
-use super::{Answer, Named, Rest};
+use super::{Answer, Named, Rest, error};
 use crate::frontend::api::Beside;
 use crate::frontend::limits::Held;
+use crate::frontend::traces::{aside, asks_for_timing};
 use crate::status::Status;
 use crate::telemetry::Watched;
 use crate::wire::rest::{RestAnswer, infer_request, infer_response};
@@ -28,10 +29,21 @@ const ONE_PIECE: usize = 16 * 1024;
 /// Answers one request.
 pub(super) async fn infer(State(rest): State<Rest>, named: Named, request: Request) -> Answer {
     let held = held(request.extensions())?;
-    let mut watched = rest.api.requests.begin(held.arrived, None);
+    let context = rest.api.traced(request.headers());
+    let mut watched = rest.api.requests.begin(held.arrived, context);
+    if asks_for_timing(request.headers()) {
+        watched.timed();
+    }
     let answer = infer_watched(&rest, named, request, &held, &mut watched).await;
-    watched.ended(answer.as_ref().err().map(|status| status.code));
-    Ok(written(answer?))
+    let said = watched.ended(answer.as_ref().err().map(|status| status.code));
+    let mut response = match answer {
+        Ok(answer) => written(answer),
+        Err(status) => error(&status),
+    };
+    for (name, value) in aside(said) {
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
 }
 
 async fn infer_watched(
