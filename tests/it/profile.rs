@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use jitney::config::RawServer;
 use jitney::serving::Profile;
 use jitney::status::{Code, Status};
 use serde_json::Value;
 
+use super::http::{Wire, post};
 use super::node::{Node, within};
 use super::request::{input, raw};
 
@@ -73,4 +75,26 @@ async fn where_nothing_runs_there_is_nothing_to_tell() {
     let _ = tokio::time::timeout(Duration::from_millis(300), gone).await;
     let after = while_asked(&node, profile(&node, 2, PATIENCE)).await;
     assert_eq!(after.unwrap().batches, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_is_downloaded_where_the_operator_lets_it() {
+    let settings = RawServer {
+        console: Some("control".to_owned()),
+        model_control: Some("explicit".to_owned()),
+        load_model: vec!["digits".to_owned()],
+        ..RawServer::default()
+    };
+    let node = Node::with(Path::new("examples/models"), settings).await;
+    let path = "/console/profile?model=digits&batches=2";
+    let ask = async |node: &Node| {
+        let mut wire = Wire::to(node.server.http_address().unwrap()).await;
+        wire.ask(post(path, &[], Vec::new())).await
+    };
+    let answer = while_asked(&node, ask(&node)).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.json().as_array().unwrap().len() > 2);
+    let refused = ask(&digits().await).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.error().contains("--console control"));
 }

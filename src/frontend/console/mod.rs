@@ -4,6 +4,7 @@
 
 mod asked;
 mod counted;
+mod profile;
 mod state;
 mod version;
 
@@ -12,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 
 use super::api::Api;
@@ -64,6 +65,7 @@ pub(super) fn routes(
     Router::new()
         .route("/console/state", get(state))
         .route("/console/slow", get(slow))
+        .route("/console/profile", post(profile::profile))
         .route("/console/decisions", get(decided))
         .route("/console/breaches", get(breaches))
         .with_state(View {
