@@ -466,12 +466,7 @@ impl Reconciler {
         };
         let reason = match loaded {
             Ok(version) => {
-                tracing::info!(
-                    model = %id,
-                    batching = ?version.batching,
-                    devices = version.devices.join(", "),
-                    "ready"
-                );
+                tell(&version);
                 self.catalog.install(Arc::new(version));
                 return Ok(());
             }
@@ -559,6 +554,21 @@ impl Reconciler {
 
     fn known_models(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<AsyncMutex<Known>>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that a version serves, and where.
+fn tell(version: &Version) {
+    let (model, batching) = (&version.id, &version.batching);
+    match &version.policy.ensemble {
+        Some(ensemble) => {
+            let models = ensemble.models().join(", ");
+            tracing::info!(%model, ?batching, models, "ready");
+        }
+        None => {
+            let devices = version.devices.join(", ");
+            tracing::info!(%model, ?batching, devices, "ready");
+        }
     }
 }
 
