@@ -229,7 +229,7 @@ impl Family {
 }
 
 /// As both formats have it between quotes.
-fn escaped(label: &str) -> String {
+pub(super) fn escaped(label: &str) -> String {
     let label = label.replace('\\', r"\\").replace('"', r#"\""#);
     label.replace('\n', r"\n")
 }
