@@ -80,22 +80,27 @@ def main():
         sys.exit(f"image.py: {error}")
 
 
+def resolved(path):
+    """A path that means the same to other programs: a bare name would be looked for on PATH."""
+    return Path(path).resolve()
+
+
 def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("layers", help="make the layers")
-    command.add_argument("layers", type=Path)
-    command.add_argument("--program", type=Path, required=True, help="the server")
+    command.add_argument("layers", type=resolved)
+    command.add_argument("--program", type=resolved, required=True, help="the server")
     command.add_argument("--crates", type=Path, required=True, help="what cargo metadata printed")
     command.add_argument("--gpu", action="store_true", help="with CUDA")
     command.set_defaults(run=lambda told: make(told.layers, told.program, told.crates, told.gpu))
     command = commands.add_parser("root", help="put the layers on top of each other")
-    command.add_argument("layers", type=Path)
-    command.add_argument("root", type=Path)
+    command.add_argument("layers", type=resolved)
+    command.add_argument("root", type=resolved)
     command.set_defaults(run=lambda told: assemble(told.layers, told.root))
     command = commands.add_parser("measure", help="say how large the layers are, and what is wrong")
-    command.add_argument("layers", type=Path)
+    command.add_argument("layers", type=resolved)
     command.set_defaults(run=lambda told: print(measure(told.layers)))
     return parser.parse_args()
 

@@ -71,15 +71,23 @@ def program(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def layers(program, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("image")
-    with open(folder / "crates.json", "w") as crates:
+    """What the Dockerfile's stage of this name makes, by the command that is written there."""
+    folder, builder = tmp_path_factory.mktemp("image"), tmp_path_factory.mktemp("builder")
+    shutil.copy(program, builder)
+    shutil.copy(ROOT / "LICENSE", builder)
+    shutil.copytree(ROOT / "scripts", builder / "scripts")
+    with open(builder / "crates.json", "w") as crates:
         subprocess.run(
             ["cargo", "metadata", "--locked", "--format-version", "1",
              "--filter-platform", "x86_64-unknown-linux-gnu"],
             cwd=ROOT, stdout=crates, check=True, timeout=HANG)
-    said, made = make("layers", folder / "layers", "--program", program,
-                      "--crates", folder / "crates.json")
-    assert made, said
+    stage = (ROOT / "Dockerfile").read_text().split(" AS layers\n")[1].split("\nFROM ")[0]
+    [command] = re.findall(r"^RUN (.*)", stage, re.MULTILINE | re.DOTALL)
+    assert command.count(" /layers") == 2
+    done = subprocess.run(
+        ["sh", "-c", command.replace(" /layers", f" {folder / 'layers'}")], cwd=builder,
+        capture_output=True, text=True, timeout=10 * HANG)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "layers"
 
 
