@@ -54,10 +54,10 @@ $(SILERO): examples/silero_vad/make.py scripts/requirements-models.txt | tools
 	$(VENV_MODELS)/bin/python examples/silero_vad/make.py --check
 
 .PHONY: test
-test: setup venv venv-kserve venv-perf minilm silero ## Run every test: the server's and the clients'
+test: setup venv venv-kserve venv-perf helm minilm silero ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
 	cargo build --workspace --locked
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
+	PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.jitney/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
 
 .PHONY: bench
 bench: setup minilm ## Run the benchmarks
@@ -96,9 +96,28 @@ lint: tools ## Check the format and the lints
 docs: tools ## Build the API documentation, without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# A release as an image's layers, without a container engine; IMAGE_FLAGS=--gpu for that of GPUs.
+.PHONY: image
+image: tools ## Make an image's layers, and measure them
+	cargo build --release --locked --bin jitney
+	cargo metadata --locked --format-version 1 --filter-platform "$$(rustc --print host-tuple)" > $(TARGET)/crates.json
+	$(PYTHON) scripts/image.py layers $(TARGET)/image --program $(TARGET)/release/jitney --crates $(TARGET)/crates.json $(IMAGE_FLAGS)
+	$(PYTHON) scripts/image.py measure $(TARGET)/image
+
+.PHONY: manifests
+manifests: helm ## Render the Helm chart into deploy/kubernetes
+	@for values in deploy/helm/values/*.yaml; do \
+	  PATH="$(CURDIR)/.jitney/bin:$$PATH" helm template jitney deploy/helm/jitney --namespace jitney \
+	    --kube-version 1.33.0 --values "$$values" > "deploy/kubernetes/$$(basename "$$values")" || exit 1; \
+	done
+
+.PHONY: helm
+helm: tools
+	@$(PYTHON) scripts/helm.py .jitney/bin
+
 .PHONY: dockerfile
 dockerfile: venv ## Check the Dockerfiles
-	$(VENV)/bin/hadolint Dockerfile.cuda deploy/loadtest/Dockerfile
+	$(VENV)/bin/hadolint Dockerfile Dockerfile.cuda deploy/loadtest/Dockerfile
 
 .PHONY: ci
 ci: lint docs test dockerfile ## Run everything that has to pass

@@ -16,6 +16,7 @@ mod check;
 mod convert;
 mod devices;
 mod example;
+mod probe;
 mod serve;
 
 use anyhow::Context;
@@ -41,6 +42,8 @@ enum Command {
     Convert(convert::Convert),
     /// List the devices that models can run on, and why others are missing.
     Devices(devices::Devices),
+    /// Ask a server on this machine whether it is ready: 0 if it is.
+    Probe(probe::Probe),
 }
 
 /// Starts the log lines that `--log` asks for.
@@ -57,6 +60,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Convert(convert) => convert.run(),
             Command::Devices(devices) => devices.run(),
+            Command::Probe(probe) => probe.run(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod messages;
 mod metrics;
 mod origins;
 mod patience;
+mod probe;
 mod readiness;
 mod rest;
 mod settings;
@@ -32,7 +33,8 @@ pub use api::Api;
 pub use console::Console;
 pub use limits::Limits;
 pub use origins::Origins;
-pub use readiness::Readiness;
+pub use probe::{ProbeError, probe};
+pub use readiness::{LIVE, Readiness};
 
 use crate::clock::Clock;
 use crate::telemetry::{InFlight, Metrics};

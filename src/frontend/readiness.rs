@@ -14,6 +14,10 @@ use crate::serving::{Engine, Reconciler};
 /// The name under which health speaks of the V2 service; the empty name speaks of the server.
 const SERVICES: [&str; 2] = ["", "inference.GRPCInferenceService"];
 
+/// The name under which health says that the process answers, whatever it has loaded, as ServerLive
+/// does; no model can have it.
+pub const LIVE: &str = "inference.GRPCInferenceService/ServerLive";
+
 /// Whether the server and its models can answer.
 pub struct Readiness {
     engine: Engine,
@@ -57,6 +61,7 @@ impl Readiness {
     pub async fn follow(self: Arc<Self>) {
         let mut changes = self.engine.catalog().changes().subscribe();
         let mut known = HashSet::new();
+        self.set(LIVE, true).await;
         loop {
             changes.mark_unchanged();
             if self.ending() {
@@ -78,7 +83,7 @@ impl Readiness {
     /// Ends streams that would otherwise last for ever, those that watch health among them.
     pub async fn end_streams(&self) {
         self.ending.send_replace(true);
-        for name in SERVICES {
+        for name in SERVICES.into_iter().chain([LIVE]) {
             self.reporter.clone().clear_service_status(name).await;
         }
         for model in self.engine.catalog().models() {

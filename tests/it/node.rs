@@ -25,7 +25,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::{Service, ServiceExt};
 
 /// A test that waits longer than this hangs; none comes near it.
-const HANG: Duration = Duration::from_secs(180);
+pub(crate) const HANG: Duration = Duration::from_secs(180);
 
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jitney::config::RawServer;
+use jitney::frontend::{LIVE, ProbeError, probe};
 use jitney::proto::ServerReadyRequest;
 use jitney::server::{RunError, Server};
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 
 use super::http::{Wire, assert_echo as assert_echoed, get, post, row};
-use super::node::{Node, infer, until, within};
+use super::node::{HANG, Node, infer, until, within};
 use super::occupant::Occupant;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
@@ -73,6 +74,8 @@ async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
     let (mut server, mut model) = (node.health("").await, node.health("m").await);
     server.until(true).await;
     model.until(true).await;
+    let mut live = node.health(LIVE).await;
+    live.until(true).await;
     let mut stream = Exchange::open(&node).await;
     let occupant = Occupant::of(&node, "slow", 2).await;
     let mut client = node.client();
@@ -81,6 +84,15 @@ async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
     running.stop();
     server.until(false).await;
     model.until(false).await;
+    // It is about to go, and nobody has to kill it.
+    probe(address, LIVE, HANG).await.unwrap();
+    let said = probe(address, "m", HANG).await.unwrap_err();
+    assert!(matches!(said, ProbeError::NotServing(_)), "{said}");
+    let said = probe(address, "nobody", HANG).await.unwrap_err();
+    assert!(
+        matches!(said, ProbeError::Refused(_, _, Code::NotFound)),
+        "{said}"
+    );
     let ready = client.server_ready(ServerReadyRequest {}).await.unwrap();
     assert!(!ready.into_inner().ready);
     let answer = infer(client.clone(), rows("m", 1, 1)).await.unwrap();
@@ -90,11 +102,14 @@ async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
     occupant.leaves().await;
     server.until_ended().await;
     model.until_ended().await;
+    live.until_ended().await;
     let status = stream.answer().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     running.ends().await.unwrap();
     let again = Endpoint::from_shared(format!("http://{address}")).unwrap();
     assert!(again.connect().await.is_err());
+    let said = probe(address, LIVE, HANG).await.unwrap_err();
+    assert!(matches!(said, ProbeError::Away(..)), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

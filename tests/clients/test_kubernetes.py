@@ -1,0 +1,391 @@
+"""The Helm chart, the manifests that are made from it, and what KServe is told.
+
+Everything is held against the published schemas of Kubernetes and of the objects of others. That a
+cluster does with it what we mean is not tested: there is none here.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import grpc
+import kubernetes_validate
+import pytest
+import yaml
+
+from kserve_models import Types
+from server import BINARY, HANG, ROOT, Server
+
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "jitney"
+VALUES = DEPLOY / "helm" / "values"
+NAMES = sorted(path.stem for path in VALUES.glob("*.yaml"))
+NODE = ROOT / "tests" / "clients" / "node"
+# The oldest with everything that is used, and the newest that is known.
+VERSIONS = ["1.33", "1.37"]
+# Who publishes the types of objects that are not Kubernetes' own.
+OTHERS = {
+    "ServiceMonitor": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor",
+    "PrometheusRule": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule",
+    "ScaledObject": "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject",
+}
+
+needs_helm = pytest.mark.skipif(
+    shutil.which("helm") is None,
+    reason="no helm on PATH: `make test` builds one where there is Go, or install it")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH")
+
+
+def helm(*flags):
+    return subprocess.run(
+        ["helm", "template", "jitney", CHART, "--namespace", "jitney", "--kube-version", "1.33.0",
+         *flags], capture_output=True, text=True, timeout=HANG)
+
+
+def rendered(name, *flags):
+    done = helm("--values", VALUES / f"{name}.yaml", *flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(name):
+    """The objects of a plain manifest, by kind; those of one kind in their order."""
+    objects = {}
+    for document in yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text()):
+        objects.setdefault(document["kind"], []).append(document)
+    return objects
+
+
+def container(objects):
+    [deployment] = objects["Deployment"]
+    [one] = deployment["spec"]["template"]["spec"]["containers"]
+    return one
+
+
+# The chart.
+
+
+@needs_helm
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_manifests_are_what_the_chart_says(name):
+    made = (DEPLOY / "kubernetes" / f"{name}.yaml").read_text()
+    assert rendered(name) == made, "make manifests"
+
+
+@needs_helm
+def test_the_chart_passes_helms_own_linter():
+    done = subprocess.run(
+        ["helm", "lint", "--strict", CHART, "--values", VALUES / "cpu.yaml"],
+        capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 0, done.stdout
+
+
+@needs_helm
+@pytest.mark.parametrize("flags, said", [
+    ([], "at '/models': minProperties: got 0, want 1"),
+    (["models.url=s3://b/c", "models.claim=a"], "at '/models': maxProperties: got 2, want 1"),
+    (["models.url=ftp://b/c"], "at '/models/url'"),
+    (["models.claim=a", "cache.claim=b"], "at '/cache/claim': maxLength: got 1, want 0"),
+    (["models.claim=a", "config.device=cuda"], "at '/gpus/count': minimum: got 0, want 1"),
+    (["models.claim=a", "config.device=cpu", "gpus.count=1"], "at '/config/device'"),
+    (["models.claim=a", "gpus.count=2", "gpus.resource=nvidia.com/mig-1g.10gb"],
+     "at '/gpus/count': maximum: got 2, want 1"),
+    (["models.claim=a", "config.grpc_address=0.0.0.0:1"], "invalid propertyName 'grpc_address'"),
+    (["models.claim=a", "disruption.minAvailable=1"],
+     "at '/disruption': maxProperties: got 2, want 1"),
+    (["models.claim=a", "strategy.maxSurge=0"],
+     "at '/strategy/maxUnavailable': minimum: got 0, want 1"),
+    (["models.claim=a", "autoscaling.kind=both"], "at '/autoscaling/kind'"),
+    (["models.claim=a", "autoscaling.kind=hpa", "autoscaling.minReplicas=9"],
+     "autoscaling.minReplicas is 9, which is more than autoscaling.maxReplicas, 8"),
+    (["models.claim=a", "ports.grpc=80"], "at '/ports/grpc': minimum: got 80, want 1,024"),
+    (["models.claim=a", "gpu.count=1"], "additional properties 'gpu' not allowed"),
+])
+def test_values_that_contradict_each_other_are_refused(flags, said):
+    done = helm(*(part for flag in flags for part in ["--set", flag]))
+    assert done.returncode != 0, done.stdout
+    assert said in done.stderr
+    # The last of the values is what is wrong.
+    if flags[1:]:
+        assert helm(*(part for flag in flags[:-1] for part in ["--set", flag])).returncode == 0
+
+
+# Manifests.
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_manifests_are_valid(name, version):
+    for kind, objects in read(name).items():
+        for document in objects:
+            if kind not in OTHERS:
+                kubernetes_validate.validate(document, version, strict=True)
+
+
+@needs_node
+@needs_helm
+def test_objects_of_others_are_what_these_publish(tmp_path):
+    rules = sorted((DEPLOY / "prometheus").glob("*.yml"))
+    if not rules:
+        rules = [tmp_path / "alerts.yml"]
+        rules[0].write_text(
+            "groups:\n- name: g\n  rules:\n  - {alert: A, expr: up == 0, for: 1m, labels: {severity: page}}\n")
+    flags = [part for file in rules for part in
+             ["--set-file", f"prometheusRule.files.{file.stem}={file}"]]
+    documents = list(yaml.safe_load_all(rendered("eight-gpus", *flags)))
+    found = [document for document in documents if document["kind"] in OTHERS]
+    assert sorted(document["kind"] for document in found) == sorted(OTHERS)
+    assert typed(found, tmp_path) == ""
+    # Keys that do not exist, and values of another type, are seen.
+    by_kind = {document["kind"]: document for document in found}
+    by_kind["ServiceMonitor"]["spec"]["endpoints"][0]["prot"] = "metrics"
+    by_kind["ScaledObject"]["spec"]["triggers"][0]["metadata"]["threshold"] = 0.7
+    said = typed(found, tmp_path)
+    assert '\'"prot"\' does not exist' in said and "'number' is not assignable to type 'string'" in said
+
+
+def typed(documents, folder):
+    """What the TypeScript compiler says of documents as literals of their published types."""
+    lines = [f'import type {{ I{kind} }} from "{module}";' for kind, module in OTHERS.items()]
+    lines += [f"export const one{index}: I{document['kind']} = {json.dumps(document)};"
+              for index, document in enumerate(documents)]
+    (folder / "documents.ts").write_text("\n".join(lines))
+    (folder / "package.json").write_text('{"type": "module"}')
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(NODE / "node_modules")
+    done = subprocess.run(
+        ["node", folder / "node_modules" / "typescript" / "bin" / "tsc", "--noEmit", "--strict",
+         "--skipLibCheck", "--module", "nodenext", "documents.ts"],
+        cwd=folder, capture_output=True, text=True, timeout=HANG)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pod_is_confined(name):
+    objects = read(name)
+    [deployment] = objects["Deployment"]
+    pod, one = deployment["spec"]["template"]["spec"], container(objects)
+    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert one["securityContext"] == {
+        "allowPrivilegeEscalation": False, "privileged": False, "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]}}
+    # What is written goes to volumes that have a bound.
+    assert {"/tmp"} <= {mount["mountPath"] for mount in one["volumeMounts"]}
+    mounted = {mount["name"] for mount in one["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ports_and_selectors_name_what_is_there(name):
+    objects = read(name)
+    [deployment] = objects["Deployment"]
+    one = container(objects)
+    ports = {port["name"]: port["containerPort"] for port in one["ports"]}
+    assert len(set(ports.values())) == 3
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"]:
+        assert one[probe]["grpc"]["port"] == ports["grpc"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels
+    for service in objects["Service"]:
+        assert service["spec"]["selector"].items() <= labels
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
+    [budget], [policy] = objects["PodDisruptionBudget"], objects["NetworkPolicy"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
+    for rule in policy["spec"]["ingress"]:
+        assert {port["port"] for port in rule["ports"]} <= set(ports)
+    for monitor in objects.get("ServiceMonitor", []):
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= {
+            port["name"] for service in objects["Service"] for port in service["spec"]["ports"]}
+    for scaler in objects.get("HorizontalPodAutoscaler", []) + objects.get("ScaledObject", []):
+        assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+        # Two would write the number of Pods.
+        assert "replicas" not in deployment["spec"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_grace_period_covers_how_a_server_leaves(name):
+    objects = read(name)
+    [settings] = objects["ConfigMap"]
+    told = dict(re.findall(r"^(\w+_ms) = (\d+)$", settings["data"]["jitney.toml"], re.MULTILINE))
+    leaves = (int(told["lame_duck_ms"]) + int(told["drain_timeout_ms"])) / 1000
+    [deployment] = objects["Deployment"]
+    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert leaves < grace <= leaves + 10
+
+
+@needs_helm
+def test_the_grace_period_rounds_up():
+    text = rendered("cpu", "--set", "leaving.lameDuckMs=1", "--set", "leaving.drainTimeoutMs=2000",
+                    "--set", "leaving.marginSeconds=1")
+    assert "terminationGracePeriodSeconds: 4\n" in text
+
+
+@pytest.mark.parametrize("name, resource, count", [
+    ("cpu", None, 0), ("one-gpu", "nvidia.com/gpu", 1), ("eight-gpus", "nvidia.com/gpu", 8),
+    ("mig", "nvidia.com/mig-1g.10gb", 1)])
+def test_gpus_are_asked_for(name, resource, count):
+    one = container(read(name))
+    for kind in ["requests", "limits"]:
+        asked = {key: value for key, value in one["resources"][kind].items() if "/" in key}
+        assert asked == ({resource: count} if resource else {})
+    assert one["image"].endswith("-cuda") == (count > 0)
+
+
+def test_models_come_from_where_they_are_said_to_be():
+    volumes = {}
+    for name in NAMES:
+        [deployment] = read(name)["Deployment"]
+        pod = deployment["spec"]["template"]["spec"]
+        volumes[name] = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["cpu"]["models"]["persistentVolumeClaim"]["readOnly"]
+    assert volumes["one-gpu"]["models"]["image"]["reference"] == "registry.example/models:1"
+    assert volumes["eight-gpus"]["cache"]["persistentVolumeClaim"]["claimName"] == "jitney-cache"
+    assert volumes["mig"]["cache"]["emptyDir"]["sizeLimit"] == "10Gi"
+    assert container(read("mig"))["args"][:2] == ["serve", "gs://models/prod"]
+
+
+def test_scaling_follows_a_metric_that_there_is():
+    documented = (ROOT / "docs" / "metrics.md").read_text()
+    [hpa], [keda] = read("one-gpu")["HorizontalPodAutoscaler"], read("eight-gpus")["ScaledObject"]
+    [metric] = hpa["spec"]["metrics"]
+    [trigger] = keda["spec"]["triggers"]
+    name = metric["pods"]["metric"]["name"]
+    assert f"| `{name}` | gauge |" in documented
+    assert re.fullmatch(rf'sum\({name}\{{namespace="jitney",pod=~"jitney-.*"\}}\)',
+                        trigger["metadata"]["query"])
+    assert metric["pods"]["target"]["averageValue"] == "700m"
+    assert float(trigger["metadata"]["threshold"]) == 0.7
+
+
+def test_the_handbook_names_what_there_is():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    sections = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    values = set(re.findall(rf"`(?:--set )?({'|'.join(sections)})\.(\w+)", text))
+    assert len(values) > 15
+    settings = (ROOT / "docs" / "configuration.md").read_text()
+    for section, key in values:
+        known = sections[section].get("properties")
+        if section == "config":
+            assert f"| `{key}` |" in settings
+        elif known:
+            assert key in known, f"{section}.{key}"
+    metrics = (ROOT / "docs" / "metrics.md").read_text()
+    for metric in re.findall(r"`((?:jitney|process)_\w+)", text):
+        assert f"| `{metric}` |" in metrics, metric
+    for path in re.findall(r"`(deploy/[\w/.-]+)`", text):
+        # Another's, which may not be here yet.
+        assert (ROOT / path).exists() or path in ["deploy/prometheus", "deploy/grafana"], path
+
+
+# The real server.
+
+
+def as_told(arguments, repository, folder, settings=None):
+    """A container's arguments, for a server of the tests' own."""
+    if settings is not None:
+        (folder / "jitney.toml").write_text(settings)
+    told = {"/models": str(repository), "/mnt/models": str(repository),
+            "--config=/etc/jitney/jitney.toml": f"--config={folder / 'jitney.toml'}",
+            "--cache-dir=/cache": f"--cache-dir={folder}"}
+    given = [told.get(argument, argument) for argument in arguments]
+    return [re.sub(r"^(--\w+-address=)0\.0\.0\.0:\d+$", r"\g<1>127.0.0.1:0",
+                   re.sub(r"^\w+://models/prod$", str(repository), argument)) for argument in given]
+
+
+def check(arguments, environment=None):
+    assert arguments[0] == "serve"
+    return subprocess.run(
+        [BINARY, "check", *arguments[1:]], capture_output=True, text=True, timeout=HANG,
+        env={**os.environ, **(environment or {})})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_takes_what_a_pod_passes(name, add, repository, tmp_path):
+    add("tiny_mlp")
+    objects = read(name)
+    [settings] = objects["ConfigMap"]
+    arguments = as_told(
+        container(objects)["args"], repository, tmp_path, settings["data"]["jitney.toml"])
+    # There is no GPU here; a variable goes before the file, which is read all the same.
+    done = check(arguments, {"JITNEY_DEVICE": "cpu"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "jitney.toml").write_text("lame_duck = 1\n")
+    assert "lame_duck" in check(arguments).stderr
+
+
+def test_probes_ask_what_the_server_answers(add, repository, tmp_path):
+    add("tiny_mlp")
+    objects = read("cpu")
+    [settings] = objects["ConfigMap"]
+    one = container(objects)
+    [_, path, *flags] = as_told(one["args"], repository, tmp_path, settings["data"]["jitney.toml"])
+    # Where it listens is up to the test.
+    flags = [flag for flag in flags if "-address=" not in flag]
+    with Server(path, *flags, "--lame-duck-ms", "3600000") as server:
+        services = {name: one[name]["grpc"].get("service", "")
+                    for name in ["startupProbe", "livenessProbe", "readinessProbe"]}
+        assert {name: serves(server, asked) for name, asked in services.items()} == dict.fromkeys(
+            services, True)
+        # On its way out it takes no new clients, and is not killed for it.
+        server.terminate()
+        until = time.monotonic() + HANG
+        while serves(server, services["readinessProbe"]):
+            assert time.monotonic() < until
+        assert serves(server, services["livenessProbe"])
+        server.terminate()
+        assert server.wait() == 0
+
+
+def serves(server, service):
+    """Asks as Kubernetes does: grpc.health.v1, one field each way."""
+    request = b"\x0a" + bytes([len(service)]) + service.encode() if service else b""
+    with grpc.insecure_channel(server.address) as channel:
+        answer = channel.unary_unary("/grpc.health.v1.Health/Check")(request, timeout=HANG)
+    # The field `status` with SERVING.
+    return answer == b"\x08\x01"
+
+
+# KServe.
+
+
+@pytest.fixture(scope="module")
+def kserve(tmp_path_factory):
+    return Types(tmp_path_factory.mktemp("kserve"))
+
+
+def kserve_object(name):
+    return yaml.safe_load((DEPLOY / "kserve" / f"{name}.yaml").read_text())
+
+
+def test_kserves_objects_are_what_it_publishes(kserve):
+    runtime, service = kserve_object("clusterservingruntime"), kserve_object("inferenceservice")
+    assert kserve.mistakes(runtime, "V1alpha1ClusterServingRuntime") == []
+    assert kserve.mistakes(service, "V1beta1InferenceService") == []
+    runtime["spec"]["protocolVersion"] = ["v2"]
+    runtime["spec"]["multiModel"] = "no"
+    assert kserve.mistakes(runtime, "V1alpha1ClusterServingRuntime") == [
+        ".spec.protocolVersion is unknown", ".spec.multiModel is no bool"]
+    # Containers and volumes are Kubernetes' own.
+    spec = kserve_object("clusterservingruntime")["spec"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"},
+           "spec": {"containers": spec["containers"], "volumes": spec["volumes"]}}
+    kubernetes_validate.validate(pod, VERSIONS[0], strict=True)
+
+
+def test_kserves_server_takes_both_protocols_on_one_port(add, repository, tmp_path):
+    add("tiny_mlp")
+    runtime, service = kserve_object("clusterservingruntime"), kserve_object("inferenceservice")
+    [one] = runtime["spec"]["containers"]
+    assert {"--grpc-address=0.0.0.0:8080", "--http-address=0.0.0.0:8080"} <= set(one["args"])
+    [port] = service["spec"]["predictor"]["model"]["ports"]
+    assert {port["containerPort"], one["readinessProbe"]["httpGet"]["port"],
+            int(runtime["spec"]["annotations"]["prometheus.kserve.io/port"])} == {8080}
+    assert service["spec"]["predictor"]["model"]["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    arguments = as_told(one["args"], repository, tmp_path)
+    done = check(arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
