@@ -310,7 +310,7 @@ impl Reconciler {
             false => self.reload_as(&name, &mut known, supplied).await,
         };
         if let Err(status) = &result {
-            let took_ms = (self.loader.clock.now() - start).as_millis();
+            let took_ms = self.loader.took_ms(start);
             tracing::error!(model, reason = status.message, took_ms, "not loaded");
         } else {
             self.no_longer_missing(model);
@@ -473,7 +473,7 @@ impl Reconciler {
                 tracing::info!(
                     model = %id.model,
                     version = id.version,
-                    took_ms = (self.loader.clock.now() - start).as_millis(),
+                    took_ms = self.loader.took_ms(start),
                     batching = ?version.batching,
                     devices = version.devices.join(", "),
                     "ready"
