@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::backend::ort::{Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
-use crate::clock::{Clock, MonotonicClock};
+use crate::clock::{Clock, Moment, MonotonicClock};
 use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig};
 use crate::device::{Inventory, Unavailable};
 use crate::frontend::{Api, Console, Frontend, Limits, Origins, Protocols, Readiness};
@@ -323,17 +323,24 @@ impl Server {
                 return Err(RunError::NotDrained(timeout));
             }
         }
-        if let Some((end, task)) = self.exporter.take() {
-            end.send_replace(true);
-            tokio::select! {
-                _ = task => {}
-                () = clock.sleep_until(until) => {
-                    tracing::warn!("the OTLP receiver did not take what was left");
-                }
+        tracing::info!("drained");
+        self.flush(clock, until).await;
+        Ok(())
+    }
+
+    /// Sends what is left to be told, until then.
+    async fn flush(&mut self, clock: &dyn Clock, until: Moment) {
+        let Some((end, mut task)) = self.exporter.take() else {
+            return;
+        };
+        end.send_replace(true);
+        tokio::select! {
+            _ = &mut task => {}
+            () = clock.sleep_until(until) => {
+                task.abort();
+                tracing::warn!("the OTLP receiver did not take what was left");
             }
         }
-        tracing::info!("drained");
-        Ok(())
     }
 }
 

@@ -26,56 +26,84 @@ const CONNECTIONS: usize = 4;
 /// One percent is little: it takes many turns to see.
 const TURNS: usize = 3 * ROUNDS;
 
+/// A server, and what was seen of it.
+struct Side {
+    server: Process,
+    what: &'static str,
+    aim: &'static str,
+    /// Processor time of a request, turn by turn.
+    costs: Vec<f64>,
+    rates: Vec<f64>,
+}
+
+impl Side {
+    fn new(server: Process, what: &'static str, aim: &'static str) -> Self {
+        Self {
+            server,
+            what,
+            aim,
+            costs: Vec::new(),
+            rates: Vec::new(),
+        }
+    }
+
+    async fn take_turn(&mut self) -> anyhow::Result<()> {
+        let before = self.server.processor_seconds()?;
+        let run = closed(&self.server.address, CONNECTIONS, IN_FLIGHT);
+        let rate = run.run(&[tiny()]).await?.rate();
+        let took = self.server.processor_seconds()? - before;
+        let requests = rate * (WARM_UP + DURATION).as_secs_f64();
+        self.costs.push(took / requests);
+        self.rates.push(rate);
+        Ok(())
+    }
+}
+
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     let receiver = Process::receiver()?;
     let url = format!("http://{}", receiver.address);
     let models = folder("tests/models");
     let traced = |ratio| jitney_with(&models, &["--otlp-endpoint", &url, "--trace-ratio", ratio]);
-    // The first twice: what two that are the same differ by is noise.
-    let servers = [
-        (jitney(&models)?, "", ""),
-        (jitney(&models)?, "the same again", "0"),
-        (traced("0")?, "with a receiver, none sampled", "1"),
-        (traced("0.01")?, "1 of 100 sampled", "3"),
+    let mut plain = Side::new(jitney(&models)?, "", "");
+    // What two that are the same differ by is noise.
+    let mut others = [
+        Side::new(jitney(&models)?, "none, once more", "0"),
+        Side::new(traced("0")?, "none sampled", "1"),
+        Side::new(traced("0.01")?, "1 of 100 sampled", "3"),
     ];
-    let mut costs: [Vec<f64>; 4] = Default::default();
-    let mut rates: [Vec<f64>; 4] = Default::default();
     for turn in 0..TURNS {
-        for place in 0..servers.len() {
-            // Whoever comes first is another each time.
-            let number = (turn + place) % servers.len();
-            let server = &servers[number].0;
-            let before = server.processor_seconds()?;
-            let run = closed(&server.address, CONNECTIONS, IN_FLIGHT);
-            let rate = run.run(&[tiny()]).await?.rate();
-            let took = server.processor_seconds()? - before;
-            costs[number].push(took / rate / (WARM_UP + DURATION).as_secs_f64());
-            rates[number].push(rate);
+        // Whoever comes first is another each time.
+        let mut sides: Vec<&mut Side> = others.iter_mut().chain([&mut plain]).collect();
+        let first = turn % sides.len();
+        sides.rotate_left(first);
+        for side in sides {
+            side.take_turn().await?;
         }
     }
-    for number in 1..servers.len() {
-        let (_, what, aim) = &servers[number];
-        let over = |ours: &[f64], plain: &[f64]| -> Vec<f64> {
-            let pairs = ours.iter().zip(plain);
-            pairs
-                .map(|(ours, plain)| (ours / plain - 1.0) * 100.0)
-                .collect()
-        };
-        let name = format!("tiny model, {IN_FLIGHT} in flight, traces: {what}");
-        let costs = over(&costs[number], &costs[0]);
+    for side in &others {
+        let name = format!("tiny model, {IN_FLIGHT} in flight, traces: {}", side.what);
+        let costs = more(&side.costs, &plain.costs);
         table.add(Row::percent(
             &format!("{name}: processor time a request"),
             costs,
-            aim,
+            side.aim,
         ));
-        let slower = over(&rates[0], &rates[number]);
+        let times = more(&plain.rates, &side.rates);
         table.add(Row::percent(
-            &format!("{name}: time by requests/s"),
-            slower,
-            aim,
+            &format!("{name}: time a request, by requests/s"),
+            times,
+            side.aim,
         ));
     }
     Ok(())
+}
+
+/// Percent that each is more than its fellow.
+fn more(ours: &[f64], plain: &[f64]) -> Vec<f64> {
+    let pairs = ours.iter().zip(plain);
+    pairs
+        .map(|(ours, plain)| (ours / plain - 1.0) * 100.0)
+        .collect()
 }
 
 struct Sink;

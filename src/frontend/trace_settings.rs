@@ -68,12 +68,11 @@ impl Api {
 
     fn change_traces(&self, model: &str, changes: &[Change]) -> Result<(), Status> {
         let Some(tracer) = self.requests.tracer() else {
-            // It may be said again that nothing is traced.
-            let idle = |change: &Change| {
-                matches!(
-                    change,
-                    Change::On(None | Some(false)) | Change::Rate(None) | Change::Count(None)
-                )
+            // It may be said again that nothing is.
+            let idle = |change: &Change| match change {
+                Change::On(on) => *on != Some(true),
+                Change::Rate(rate) => rate.is_none_or(|rate| rate == 0),
+                Change::Count(count) => count.is_none_or(|count| count == Left::ENDLESS),
             };
             let message = "nothing is traced: the server was started without --otlp-endpoint";
             let refused = || Status::new(Code::FailedPrecondition, message);

@@ -28,7 +28,7 @@ use super::trial::{Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
-use crate::clock::{Clock, wall_nanoseconds};
+use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::{Inventory, Unavailable};
 use crate::model::{
     BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
@@ -140,6 +140,11 @@ impl Plan {
 const MARGIN: Duration = Duration::from_micros(200);
 
 impl Loader {
+    /// Whole milliseconds since `start`, for log lines.
+    pub(super) fn took_ms(&self, start: Moment) -> u64 {
+        (self.clock.now() - start).as_millis() as u64
+    }
+
     /// A loader that places models on what `inventory` has, by `default_device` where a model does
     /// not say, and lets them take so much of each device's memory; all of it if none.
     pub fn new(

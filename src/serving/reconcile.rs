@@ -310,7 +310,7 @@ impl Reconciler {
             false => self.reload_as(&name, &mut known, supplied).await,
         };
         if let Err(status) = &result {
-            let took_ms = (self.loader.clock.now() - start).as_millis();
+            let took_ms = self.loader.took_ms(start);
             tracing::error!(model, reason = status.message, took_ms, "not loaded");
         } else {
             self.no_longer_missing(model);
@@ -470,7 +470,7 @@ impl Reconciler {
         };
         let reason = match loaded {
             Ok(version) => {
-                tell(&version, self.loader.clock.now() - start);
+                tell(&version, self.loader.took_ms(start));
                 self.catalog.install(Arc::new(version));
                 return Ok(());
             }
@@ -562,9 +562,8 @@ impl Reconciler {
 }
 
 /// Says that a version serves, and where.
-fn tell(loaded: &Version, took: Duration) {
+fn tell(loaded: &Version, took_ms: u64) {
     let (model, version, batching) = (&loaded.id.model, loaded.id.version, &loaded.batching);
-    let took_ms = took.as_millis();
     match &loaded.policy.ensemble {
         Some(ensemble) => {
             let models = ensemble.models().join(", ");

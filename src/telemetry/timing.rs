@@ -48,13 +48,10 @@ mod tests {
         let at = |micros| Moment::ORIGIN + Duration::from_micros(micros);
         let mut journey = Journey::new(at(0), at(250), None);
         journey.answered = at(9_000);
-        journey.trip = Some(Arc::new(Trip {
-            left: at(2_250),
-            stacked: at(3_250),
-            ran: at(7_250),
-            ended: at(8_500),
-            ..Trip::default()
-        }));
+        let mut trip = Trip::default();
+        (trip.left, trip.stacked) = (at(2_250), at(3_250));
+        (trip.ran, trip.ended) = (at(7_250), at(8_500));
+        journey.trip = Some(Arc::new(trip));
         assert_eq!(
             server_timing(&journey, Some(at(10_000))),
             "decode;dur=0.250, queue;dur=2.000, stack;dur=1.000, execute;dur=4.000, \
