@@ -75,7 +75,7 @@ impl Requests {
         };
         let end = encoded.unwrap_or(journey.answered);
         let is_slow = end - journey.arrived > version.objective();
-        if (is_slow && code != Some(Code::Cancelled)) || code.is_some_and(is_ours) {
+        if (is_slow && code != Some(Code::Cancelled)) || code.is_some_and(Code::is_ours) {
             self.remember(end, || Story::of(journey, code, encoded));
         }
     }
@@ -99,20 +99,6 @@ impl Requests {
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the server, and not the client, is to do something about it.
-fn is_ours(code: Code) -> bool {
-    match code {
-        Code::ResourceExhausted | Code::DeadlineExceeded | Code::Unavailable | Code::Internal => {
-            true
-        }
-        Code::InvalidArgument
-        | Code::NotFound
-        | Code::FailedPrecondition
-        | Code::Cancelled
-        | Code::Unimplemented => false,
     }
 }
 
