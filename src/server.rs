@@ -487,6 +487,6 @@ fn limits(config: &ServerConfig) -> Limits {
         max_in_flight_bytes: config.max_in_flight_bytes,
         max_stream_requests: config.max_stream_requests,
         read_timeout: config.read_timeout,
-        load_report_trailers: config.load_report_trailers,
+        orca_trailers: config.orca_trailers,
     }
 }

@@ -75,8 +75,8 @@ pub struct RawServer {
     /// Have each answer of gRPC carry a load report (ORCA): true or false [default: false]
     ///
     /// Clients that balance by load can ask for a stream of reports whether or not this is set.
-    #[arg(long, value_name = "BOOL", env = "JITNEY_LOAD_REPORT_TRAILERS")]
-    pub load_report_trailers: Option<String>,
+    #[arg(long, value_name = "BOOL", env = "JITNEY_ORCA_TRAILERS")]
+    pub orca_trailers: Option<String>,
 
     /// What a device costs an hour, so that metrics tell what requests cost [default: not told]
     #[arg(long, value_name = "PRICE", env = "JITNEY_DEVICE_PRICE_PER_HOUR")]

@@ -98,12 +98,7 @@ impl RawServer {
                 Some(loopback(8002)),
             ),
             triton_metrics: s.one("triton_metrics", self.triton_metrics, Truth, false),
-            load_report_trailers: s.one(
-                "load_report_trailers",
-                self.load_report_trailers,
-                Truth,
-                false,
-            ),
+            orca_trailers: s.one("orca_trailers", self.orca_trailers, Truth, false),
             device_price_per_hour: s.perhaps(
                 "device_price_per_hour",
                 self.device_price_per_hour,

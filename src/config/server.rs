@@ -32,7 +32,7 @@ pub struct ServerConfig {
     /// Whether metrics are told under Triton's names too.
     pub triton_metrics: bool,
     /// Whether answers of gRPC carry load reports.
-    pub load_report_trailers: bool,
+    pub orca_trailers: bool,
     /// What a device costs an hour, in whatever currency; none if nobody wants to know.
     pub device_price_per_hour: Option<f64>,
     /// Who may do what on the console.

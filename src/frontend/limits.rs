@@ -49,7 +49,7 @@ pub struct Limits {
     /// How long a client may say nothing where the server can do nothing else than wait for it.
     pub read_timeout: Duration,
     /// Whether answers of gRPC carry load reports.
-    pub load_report_trailers: bool,
+    pub orca_trailers: bool,
 }
 
 #[derive(Debug)]

@@ -104,7 +104,7 @@ impl Frontend {
         protocols: Protocols,
         shutdown: impl Future<Output = ()> + Send,
     ) {
-        let reports = self.limits.load_report_trailers;
+        let reports = self.limits.orca_trailers;
         let reports = reports.then(|| ReportLayer(Arc::clone(&self.metrics)));
         let service = ServiceBuilder::new()
             .option_layer(self.origins.layer())

@@ -6,7 +6,7 @@ pub const MOST_TAGS: usize = 8;
 const MOST_BYTES: usize = 128;
 
 /// Labels that metrics have already, of one or another.
-pub const TAKEN_LABELS: [&str; 11] = [
+pub const TAKEN_LABELS: [&str; 12] = [
     "model",
     "version",
     "device",
@@ -16,6 +16,7 @@ pub const TAKEN_LABELS: [&str; 11] = [
     "reason",
     "server_version",
     "gpu_uuid",
+    "outcome",
     "le",
     "quantile",
 ];

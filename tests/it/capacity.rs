@@ -96,7 +96,7 @@ async fn balancers_are_told_by_a_stream_of_reports() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_carries_a_report_where_the_operator_says_so() {
     let settings = RawServer {
-        load_report_trailers: Some("true".to_owned()),
+        orca_trailers: Some("true".to_owned()),
         ..RawServer::default()
     };
     let (_repository, node) = start(settings).await;

@@ -46,7 +46,7 @@ fn defaults() -> ServerConfig {
         server_name: "triton".to_owned(),
         metrics_address: Some("127.0.0.1:8002".parse().unwrap()),
         triton_metrics: false,
-        load_report_trailers: false,
+        orca_trailers: false,
         device_price_per_hour: None,
         console: ConsoleAccess::On,
         breach_dir: None,
@@ -110,7 +110,7 @@ http_address = "off"
 server_name = "jitney"
 metrics_address = "[::]:9002"
 triton_metrics = true
-load_report_trailers = true
+orca_trailers = true
 device_price_per_hour = 2.5
 console = "control"
 breach_dir = "/var/breaches"
@@ -163,7 +163,7 @@ trace_settings = false
         server_name: "jitney".to_owned(),
         metrics_address: Some("[::]:9002".parse().unwrap()),
         triton_metrics: true,
-        load_report_trailers: true,
+        orca_trailers: true,
         device_price_per_hour: Some(2.5),
         console: ConsoleAccess::Control,
         breach_dir: Some(PathBuf::from("/var/breaches")),
