@@ -5,7 +5,6 @@
 mod check;
 mod convert;
 mod devices;
-mod example;
 mod serve;
 
 use anyhow::Context;
