@@ -262,6 +262,11 @@ impl Server {
         self.http_address
     }
 
+    /// Whether there is a console beside REST.
+    pub fn has_console(&self) -> bool {
+        self.config.console != ConsoleAccess::Off
+    }
+
     /// Where metrics are served, if anywhere.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address

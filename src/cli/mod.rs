@@ -15,7 +15,6 @@ use say;
 mod check;
 mod convert;
 mod devices;
-mod example;
 mod probe;
 mod serve;
 

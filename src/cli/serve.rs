@@ -3,11 +3,11 @@
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::example::examples;
 use crate::config::RawServer;
 use crate::model::{Batching, Signature, TensorSpec};
 use crate::server::Server;
 use crate::serving::{ModelState, Version};
+use crate::wire::{Place, PlainRequest};
 
 /// Flags go before environment variables, those before the configuration file.
 #[derive(Debug, clap::Args)]
@@ -68,6 +68,9 @@ fn about(server: &Server) {
     super::say!("gRPC on {} (plaintext), gRPC-Web too", server.address());
     if let Some(address) = server.http_address() {
         super::say!("REST on http://{address}/v2 (plaintext)");
+        if server.has_console() {
+            super::say!("console on http://{address}/console");
+        }
     }
     if let Some(address) = server.metrics_address() {
         super::say!("metrics on http://{address}/metrics");
@@ -87,13 +90,30 @@ fn models(server: &Server) {
     match serving.first() {
         Some(version) => {
             super::say!("try it:");
-            for line in examples(server.address(), server.http_address(), version) {
+            for line in examples(server, version) {
                 super::say!("  {line}");
             }
         }
         None => super::say!("no model is served; put one at <repository>/<model>/1/model.onnx"),
     }
     super::say!("ready");
+}
+
+/// Ways to ask a version for the first time, to be pasted as they stand.
+fn examples(server: &Server, version: &Version) -> Vec<String> {
+    let grpc = server.address().to_string();
+    let rest = server.http_address().map(|address| address.to_string());
+    let examples = PlainRequest::first(version).examples(Place {
+        grpc: &grpc,
+        rest: rest.as_deref().unwrap_or_default(),
+        version,
+        by_number: false,
+    });
+    let by_rest = rest.map(|_| examples.curl);
+    [examples.grpcurl, examples.python]
+        .into_iter()
+        .chain(by_rest)
+        .collect()
 }
 
 fn describe(version: &Version) -> String {

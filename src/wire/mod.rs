@@ -4,6 +4,7 @@
 
 mod config;
 mod contents;
+mod example;
 mod load;
 mod request;
 mod response;
@@ -12,6 +13,7 @@ mod statistics;
 mod tensor_parameters;
 
 pub use config::model_config;
+pub use example::{Examples, Place, PlainRequest};
 pub use load::supplied;
 pub use request::{Asked, Parameters, infer_request, refuse_parameters};
 pub use response::{infer_response, model_metadata};

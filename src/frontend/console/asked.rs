@@ -16,6 +16,8 @@ const LAST: usize = 64;
 pub(super) struct Asked {
     /// Of this model alone.
     pub(super) model: Option<String>,
+    /// Of this version of it.
+    pub(super) version: String,
     /// The most entries of a list.
     pub(super) last: usize,
     /// Whether the points of the last two minutes are to be told.
@@ -27,6 +29,7 @@ impl Asked {
     pub(super) fn read<B>(request: &http::Request<B>, known: &[&str]) -> Result<Self, Status> {
         let mut asked = Self {
             model: None,
+            version: String::new(),
             last: LAST,
             points: true,
         };
@@ -37,6 +40,7 @@ impl Asked {
             }
             match key.as_ref() {
                 "model" => asked.model = Some(value.into_owned()),
+                "version" => asked.version = value.into_owned(),
                 "last" => asked.last = number(&value)?,
                 _ => asked.points = truth(&value)?,
             }
@@ -96,7 +100,7 @@ mod tests {
 
     fn read(query: &str) -> Result<Asked, String> {
         let request = http::Request::get(format!("/console/x?{query}")).body(());
-        let asked = Asked::read(&request.unwrap(), &["model", "last", "points"]);
+        let asked = Asked::read(&request.unwrap(), &["model", "version", "last", "points"]);
         asked.map_err(|status| status.message)
     }
 
@@ -104,16 +108,18 @@ mod tests {
     fn a_query_says_what_is_told() {
         let all = Asked {
             model: None,
+            version: String::new(),
             last: 64,
             points: true,
         };
         assert_eq!(read(""), Ok(all));
         let some = Asked {
             model: Some("a b".to_owned()),
+            version: "7".to_owned(),
             last: 3,
             points: false,
         };
-        assert_eq!(read("model=a%20b&last=3&points=false"), Ok(some));
+        assert_eq!(read("model=a%20b&version=7&last=3&points=false"), Ok(some));
         for (query, told) in [
             ("last=-1", r#"last: found "-1"; a whole number is allowed"#),
             (
@@ -122,7 +128,7 @@ mod tests {
             ),
             (
                 "modle=a",
-                r#"there is no parameter "modle"; there are model, last, points"#,
+                r#"there is no parameter "modle"; there are model, version, last, points"#,
             ),
         ] {
             assert_eq!(read(query).unwrap_err(), told);

@@ -80,13 +80,16 @@ fn cancelled(counts: &Statistics) -> u64 {
     counts.errors.get(&Code::Cancelled).copied().unwrap_or(0)
 }
 
+/// A stage's name, and where its times are.
+type Timed<T> = (&'static str, fn(&T) -> &Times);
+
 fn stages(before: &Statistics, now: &Statistics) -> BTreeMap<&'static str, Option<f64>> {
-    let of_requests: [(_, fn(&Statistics) -> &Times); 3] = [
+    let of_requests: [Timed<Statistics>; 3] = [
         ("decode", |counts| &counts.decode_times),
         ("queue", |counts| &counts.queue_times),
         ("encode", |counts| &counts.encode_times),
     ];
-    let of_batches: [(_, fn(&DeviceCounts) -> &Times); 3] = [
+    let of_batches: [Timed<DeviceCounts>; 3] = [
         ("stack", |on| &on.stack),
         ("execute", |on| &on.execute),
         ("slice", |on| &on.slice),
@@ -209,8 +212,10 @@ mod tests {
 
     #[test]
     fn who_goes_away_is_no_error() {
-        let mut now = Statistics::default();
-        now.errors = BTreeMap::from([(Code::Cancelled, 3), (Code::Internal, 2)]);
+        let now = Statistics {
+            errors: BTreeMap::from([(Code::Cancelled, 3), (Code::Internal, 2)]),
+            ..Statistics::default()
+        };
         let before = Statistics::default();
         let recent = Recent::told(&before, &now, Duration::from_secs(2));
         assert_eq!(recent.errors_per_second, 1.0);

@@ -4,6 +4,8 @@
 
 mod asked;
 mod counted;
+mod example;
+mod page;
 mod profile;
 mod state;
 mod version;
@@ -62,12 +64,16 @@ pub(super) fn routes(
     layer: LimitLayer,
     limits: Limits,
 ) -> Router {
-    Router::new()
+    page::routes()
+        .route(
+            "/console/example",
+            get(example::first).post(example::of_request),
+        )
         .route("/console/state", get(state))
         .route("/console/slow", get(slow))
-        .route("/console/profile", post(profile::profile))
         .route("/console/decisions", get(decided))
         .route("/console/breaches", get(breaches))
+        .route("/console/profile", post(profile::profile))
         .with_state(View {
             console,
             api,

@@ -147,7 +147,7 @@ fn devices(view: &View, load: &Load) -> Vec<Device> {
         .collect();
     told.extend(busy.into_iter().map(|(device, busy)| Device {
         capacity_used_ratio: load.devices.get(&device).copied(),
-        name: "not of this machine".to_owned(),
+        name: "simulated".to_owned(),
         device,
         uuid: None,
         total_bytes: None,

@@ -28,7 +28,7 @@ use crate::status::Status;
 use answer::Refusal;
 pub(super) use answer::{error, plain};
 use encoded::If;
-pub(super) use receive::HEADER_LENGTH;
+pub(super) use receive::{HEADER_LENGTH, held, receive};
 
 /// Bytes of an answer under which compressing it saves no packet.
 const LEAST_COMPRESSED: u16 = 1024;

@@ -20,20 +20,20 @@ const MOST_AHEAD: usize = 4 * 1024 * 1024;
 
 /// A body that has come in whole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Received {
-    pub(super) json: Bytes,
+pub(in crate::frontend) struct Received {
+    pub(in crate::frontend) json: Bytes,
     /// In memory of their own, so that the first is aligned for its elements.
     pub(super) tensors: Bytes,
 }
 
 /// The call's share of what is taken in at once.
-pub(super) fn held(extensions: &Extensions) -> Result<Arc<Held>, Status> {
+pub(in crate::frontend) fn held(extensions: &Extensions) -> Result<Arc<Held>, Status> {
     let held = extensions.get::<Arc<Held>>().cloned();
     held.ok_or_else(|| Status::internal("the call was not counted"))
 }
 
 /// Reads a body of up to `most` bytes.
-pub(super) async fn receive(
+pub(in crate::frontend) async fn receive(
     headers: &HeaderMap,
     mut body: Body,
     held: &Held,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::{Anchor, Decision, Shelf, SlowRequest, decisions};
 use crate::serving::Engine;
@@ -63,7 +64,10 @@ impl Breaches {
 
     /// Keeps what is to be kept, for ever.
     pub async fn watch(self) {
-        let mut told = self.requests.stories();
+        self.follow(self.requests.stories()).await;
+    }
+
+    async fn follow(&self, mut told: watch::Receiver<Option<Arc<Story>>>) {
         let mut number = 0;
         while told.changed().await.is_ok() {
             let story = told.borrow_and_update().clone();
@@ -124,5 +128,86 @@ async fn write(shelf: Shelf, breach: Arc<Breach>) {
         Ok(Ok(path)) => tracing::debug!(path = %path.display(), "a breach is written"),
         Ok(Err(error)) => tracing::warn!(%error, "a breach could not be written (breach_dir)"),
         Err(error) => tracing::error!(%error, "writing a breach panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::clock::{Clock, Moment, Sleep};
+    use crate::serving::Catalog;
+
+    /// Sleeps as long as the test says.
+    struct Dozing(Arc<Semaphore>);
+
+    impl Clock for Dozing {
+        fn now(&self) -> Moment {
+            Moment::ORIGIN
+        }
+
+        fn sleep_until(&self, moment: Moment) -> Sleep {
+            assert_eq!(moment, Moment::ORIGIN + PAUSE);
+            let permits = Arc::clone(&self.0);
+            Box::pin(async move { permits.acquire().await.unwrap().forget() })
+        }
+    }
+
+    fn story(id: usize) -> Option<Arc<Story>> {
+        Some(Arc::new(Story {
+            model: "m".to_owned(),
+            version: 1,
+            step: String::new(),
+            id: id.to_string(),
+            code: None,
+            rows: 1,
+            wall_nanoseconds: 0,
+            total: Duration::from_secs(2),
+            objective: Duration::from_secs(1),
+            stages: Vec::new(),
+            trip: None,
+            cached: false,
+            steps: Vec::new(),
+            context: None,
+            arrived: Moment::ORIGIN,
+        }))
+    }
+
+    /// Of one thread: whoever yields lets the others go as far as they can.
+    async fn others() {
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn those_that_follow_at_once_are_not_kept_and_the_oldest_go() {
+        let rested = Arc::new(Semaphore::new(0));
+        let clock = Arc::new(Dozing(Arc::clone(&rested)));
+        let engine = Engine::new(Arc::new(Catalog::default()), clock);
+        let requests = Arc::new(Requests::new(engine.clone()));
+        let breaches = Breaches::new(engine, requests, None);
+        let (news, told) = watch::channel(None);
+        let follower = breaches.clone();
+        let task = tokio::spawn(async move { follower.follow(told).await });
+        others().await;
+        for id in 0..20 {
+            news.send_replace(story(id));
+            others().await;
+            news.send_replace(story(1_000 + id));
+            others().await;
+            rested.add_permits(1);
+            others().await;
+        }
+        let kept = breaches.kept();
+        let ids: Vec<_> = kept
+            .iter()
+            .map(|breach| breach.request.id.as_str())
+            .collect();
+        let expected: Vec<_> = (20 - KEPT..20).map(|id| id.to_string()).collect();
+        assert_eq!(ids, expected);
+        drop(news);
+        task.await.unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! One decision of the scheduler, told: who left, with whom, why, and what became of it.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -115,7 +116,7 @@ pub fn decisions(versions: &[Arc<Version>], last: usize, anchor: Anchor) -> Vec<
         recent.map(move |trip| (&version.id, trip))
     });
     let mut trips: Vec<_> = trips.collect();
-    trips.sort_by(|(_, one), (_, other)| other.left.cmp(&one.left));
+    trips.sort_by_key(|(_, trip)| Reverse(trip.left));
     trips.truncate(last);
     let told = trips
         .iter()
