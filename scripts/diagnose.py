@@ -30,7 +30,6 @@ SLOW_DEVICE, SLOW_RUN = 1.5, 4
 FULL = 0.85
 # So many batches that were not slow say that it is over.
 FEWEST = 5
-CLIENTS_OWN = {"CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"}
 REFUSALS = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
 
 LINE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*?)\})? (\S+)(?: # .*)?$")
@@ -61,6 +60,7 @@ def arguments():
     parser.add_argument("--looks", type=Path, metavar="FILE", nargs="+", default=[],
                         help="answers of /metrics, the earliest first: two, or better one a second")
     parser.add_argument("--decisions", type=Path, metavar="FILE", help="an answer of /console/decisions")
+    parser.add_argument("--breaches", type=Path, metavar="FILE", help="an answer of /console/breaches")
     parser.add_argument("--slow", type=Path, metavar="FILE", help="an answer of /console/slow")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args()
@@ -123,16 +123,22 @@ def asked_of_prometheus(url, moment):
 
 
 def remembered(options):
-    """The last batches and slow requests of a server that has a console; none of another."""
-    return (exported(options.decisions, options.server, "decisions"),
-            exported(options.slow, options.server, "slow", "requests"))
+    """The batches and slow requests that a server with a console remembers; none of another."""
+    batches = exported(options.decisions, options.server, "decisions?last=1000", "decisions")
+    breaches = exported(options.breaches, options.server, "breaches")
+    batches += [batch for breach in breaches for batch in breach["decisions"]]
+    # A batch that is told twice is one; its wall clock may differ by a little.
+    which = ("model", "version", "number", "device", "execute_ms")
+    told = {tuple(batch[key] for key in which): batch for batch in batches}
+    in_order = sorted(told.values(), key=lambda batch: batch["left_unix_ms"])
+    return in_order, exported(options.slow, options.server, "slow?last=1000", "requests")
 
 
 def exported(file, server, name, key=None):
     if file:
         return json.loads(file.read_text())[key or name]
     try:
-        return json.loads(get(f"{server}/console/{name}?last=1000"))[key or name] if server else []
+        return json.loads(get(f"{server}/console/{name}"))[key or name] if server else []
     except urllib.error.HTTPError:
         return []
 
@@ -191,10 +197,10 @@ class Version:
         self.model, self.number = key["model"], key["version"]
         self.objective = change.now("jitney_latency_objective_seconds", **key)
         codes = {labels["code"]: growth for labels, growth in change.each("jitney_requests_total", **key)}
-        self.asked = sum(growth for code, growth in codes.items() if code not in CLIENTS_OWN)
         self.refused = sum(codes.get(code, 0) for code in REFUSALS)
-        in_time = self.grew("jitney_requests_in_time_total")
-        self.not_in_time = max(0.0, 1 - in_time / self.asked) if self.asked else 0.0
+        late, in_time = (self.grew(f"jitney_requests_{how}_total") for how in ("not_in_time", "in_time"))
+        self.asked = in_time + late
+        self.not_in_time = late / self.asked if self.asked else 0.0
         self.seconds = self.stages()
 
     def grew(self, name, **wanted):

@@ -60,6 +60,21 @@ impl Code {
         }
     }
 
+    /// Whether the server, and not the client, is to do something about it.
+    pub const fn is_ours(self) -> bool {
+        match self {
+            Self::ResourceExhausted
+            | Self::DeadlineExceeded
+            | Self::Unavailable
+            | Self::Internal => true,
+            Self::InvalidArgument
+            | Self::NotFound
+            | Self::FailedPrecondition
+            | Self::Cancelled
+            | Self::Unimplemented => false,
+        }
+    }
+
     /// The HTTP status number.
     pub const fn http(self) -> u16 {
         match self {

@@ -12,8 +12,6 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 SERVER = 'instance=~"$instance"'
 VERSION = SERVER + ',model=~"$model",version=~"$version"'
 DEVICE = VERSION + ',device=~"$device"'
-# What a client did itself does not count against the server.
-OURS = 'code!~"CANCELLED|INVALID_ARGUMENT|NOT_FOUND|FAILED_PRECONDITION|UNIMPLEMENTED"'
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
@@ -40,14 +38,9 @@ def share(part, whole):
     return f"{part} / {whole}"
 
 
-ASKED = f"jitney_requests_total{{{VERSION},{OURS}}}"
-
-
 def not_in_time(by=""):
-    by = f" by ({by})" if by else ""
-    asked = f"sum{by} (rate({ASKED}[$__rate_interval]))"
-    in_time = f"sum{by} ({rate('jitney_requests_in_time_total')})"
-    return f"clamp_min(1 - {in_time} / {asked}, 0)"
+    late, well = total("jitney_requests_not_in_time_total", by), total("jitney_requests_in_time_total", by)
+    return f"{late} / ({late} + {well})"
 
 
 def refused(by=""):

@@ -125,6 +125,8 @@ pub struct Statistics {
     pub errors: BTreeMap<Code, u64>,
     /// Requests answered with success within the version's latency objective.
     pub in_time: u64,
+    /// Requests answered later, and those that failed by no fault of their clients.
+    pub not_in_time: u64,
     /// By rows in the batch; never more entries than the largest batch has rows.
     pub by_batch_size: BTreeMap<usize, BatchCounts>,
     /// By group of executors; an ensemble has none.
@@ -312,7 +314,11 @@ impl Ledger {
             .decode_times
             .took(journey.began - journey.arrived);
         statistics.total_times.took(total);
-        statistics.in_time += u64::from(code.is_none() && total <= objective);
+        match code {
+            None if total <= objective => statistics.in_time += 1,
+            Some(code) if !code.is_ours() => {}
+            None | Some(_) => statistics.not_in_time += 1,
+        }
         if encoded.is_some() {
             statistics.encode_times.took(end - journey.answered);
         }

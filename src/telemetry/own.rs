@@ -27,6 +27,12 @@ pub(super) static METRICS: &[Told] = &[
         |snapshot, family| family.each(snapshot, |_, counts| counts.in_time as f64),
     ),
     counter(
+        "jitney_requests_not_in_time_total",
+        VERSION,
+        "Requests that were answered later, refused, or failed, by no fault of their clients",
+        |snapshot, family| family.each(snapshot, |_, counts| counts.not_in_time as f64),
+    ),
+    counter(
         "jitney_request_seconds_total",
         VERSION,
         "Time of requests that succeeded, from arrival to answer",

@@ -148,21 +148,7 @@ fn matters(journey: &Journey, code: Option<Code>, end: Moment) -> bool {
         return false;
     };
     let is_slow = end - journey.arrived > version.objective();
-    (is_slow && code != Some(Code::Cancelled)) || code.is_some_and(is_ours)
-}
-
-/// Whether the server, and not the client, is to do something about it.
-pub(super) fn is_ours(code: Code) -> bool {
-    match code {
-        Code::ResourceExhausted | Code::DeadlineExceeded | Code::Unavailable | Code::Internal => {
-            true
-        }
-        Code::InvalidArgument
-        | Code::NotFound
-        | Code::FailedPrecondition
-        | Code::Cancelled
-        | Code::Unimplemented => false,
-    }
+    (is_slow && code != Some(Code::Cancelled)) || code.is_some_and(Code::is_ours)
 }
 
 /// A request that is under way.

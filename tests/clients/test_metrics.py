@@ -40,6 +40,8 @@ def test_prometheus_counts_the_requests(prometheus):
     assert success["value"][1] == str(REQUESTS)
     [own] = prometheus.query('jitney_requests_total{code="OK"}')
     assert own["value"][1] == str(REQUESTS)
+    [in_time] = prometheus.query("jitney_requests_in_time_total")
+    assert in_time["value"][1] == str(REQUESTS)
     [up] = prometheus.query("up")
     assert up["value"][1] == "1"
 

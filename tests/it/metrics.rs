@@ -90,11 +90,22 @@ async fn a_scrape_counts_what_was_sent() {
             r#"jitney_requests_total{model="m",version="1",code="INVALID_ARGUMENT"}"#,
             1.0,
         ),
+        (
+            r#"jitney_requests_in_time_total{model="m",version="1"}"#,
+            4.0,
+        ),
+        // What the client did wrong is not the server's to answer for.
+        (
+            r#"jitney_requests_not_in_time_total{model="m",version="1"}"#,
+            0.0,
+        ),
         (r#"jitney_rows_total{model="m",version="1"}"#, 6.0),
         (r#"jitney_batches_total{model="m",version="1"}"#, 3.0),
         (r#"jitney_cache_hits_total{model="m",version="1"}"#, 1.0),
         (r#"jitney_cache_misses_total{model="m",version="1"}"#, 3.0),
+        (r#"jitney_executors{model="m",version="1"}"#, 1.0),
         (r#"jitney_executors_alive{model="m",version="1"}"#, 1.0),
+        (r#"jitney_model_load_failed{model="m",version="1"}"#, 0.0),
         (r#"jitney_queued_requests{model="m",version="1"}"#, 0.0),
         (
             r#"jitney_request_duration_seconds_count{model="m",version="1"}"#,

@@ -12,7 +12,6 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 
 use super::{attribute, scope, text};
 use crate::serving::{Stage, TraceContext, Trip};
-use crate::telemetry::requests::is_ours;
 use crate::telemetry::story::Story;
 
 /// Members of a batch that its span links to: the bound that OpenTelemetry has by default.
@@ -119,7 +118,7 @@ fn request(story: &Story, context: &TraceContext, kind: SpanKind) -> Span {
     }
     if let Some(code) = story.code {
         span.attributes.push(text("error.type", code.name()));
-        span.status = is_ours(code).then(|| failure(code.name()));
+        span.status = code.is_ours().then(|| failure(code.name()));
     }
     span
 }
