@@ -2,8 +2,9 @@
 """Says why requests of a Jitney server are slow, with its evidence, from what anybody can see of it.
 
 It looks at /metrics again and again (or at a Prometheus, or at files) and tells of each version that had requests:
-healthy, slow client, cold version, slow device, big batch, queue, or unknown. What a server's console remembers of
-batches and slow requests is added to the evidence. Exit codes: 0 all are healthy, 1 some are not, 2 nothing can be told.
+healthy, slow client, cold version, slow device, big batch, queue, slow model, or unknown. What a server's console
+remembers of batches and slow requests is added to the evidence. Exit codes: 0 all are healthy, 1 some are not, 2 nothing
+can be told.
 """
 
 import argparse
@@ -235,13 +236,15 @@ class Version:
         return {device: (count, self.grew("jitney_execute_seconds_sum", device=device) / count)
                 for device, count in counts.items()}
 
+    def server(self):
+        return {name: value for name, value in self.key.items() if name in ("instance", "job")}
+
     def capacity_used(self):
         """What comes over what can be done, of the version and of its fullest device."""
         offered = self.change.now("jitney_offered_rows_per_second", **self.key)
         can = self.change.now("jitney_sustainable_rows_per_second", **self.key)
         own = [offered / can] if offered is not None and can else []
-        server = {name: value for name, value in self.key.items() if name in ("instance", "job")}
-        devices = [self.change.now("jitney_device_capacity_used_ratio", device=device, **server)
+        devices = [self.change.now("jitney_device_capacity_used_ratio", device=device, **self.server())
                    for device in self.on_devices()]
         return max([*own, *(used for used in devices if used is not None)], default=None)
 
@@ -334,33 +337,59 @@ def big_batch(version, batches):
 
 
 def queue(version, _):
-    """More comes than can be done."""
-    used = version.capacity_used()
-    waits = version.share("queue") > MOST or version.refused > BUDGET * version.asked
-    if not waits or used is None or used < FULL:
+    """Requests wait, and none of the above makes them."""
+    if version.share("queue") <= MOST and version.refused <= BUDGET * version.asked:
         return []
-    told = [f"{used:.0%} of what can be done in time is asked for: there are too few devices for the load"]
+    used = version.capacity_used() or 0.0
+    told = [f"{used:.0%} of what can be done in time was asked for within the last ten seconds: "
+            + ("there are too few devices for the load" if used >= FULL else "more comes at once than is done at once")]
     if version.refused:
         told.append(f"{version.refused:.0f} requests were refused or too late")
+    alive, executors = (version.change.now(name, **version.key) for name in ("jitney_executors_alive", "jitney_executors"))
+    if alive is not None and executors is not None and alive < executors:
+        told.append(f"only {alive:.0f} of {executors:.0f} executors can run")
+    return told + neighbours(version)
+
+
+def neighbours(version):
+    """Others that had more of its devices than it had."""
+    told = []
+    for device in version.on_devices():
+        own = version.grew("jitney_device_seconds_total", device=device)
+        where = {**version.server(), "device": device}
+        for labels, growth in version.change.each("jitney_device_seconds_total", **where):
+            if growth > own and labels["model"] != version.model:
+                told.append(f"{labels['model']}:{labels['version']} had {growth / own if own else math.inf:.1f} times as "
+                            f"much of {device}")
     return told
+
+
+def slow_model(version, _):
+    """Nothing keeps it from running, and a run alone takes as long as the whole may."""
+    means = [mean for _, mean in version.on_devices().values()]
+    if means and min(means) >= MOST * version.objective:
+        return [f"a batch of {version.mean_rows():.1f} rows takes {shown(min(means))} wherever it runs: it is the model "
+                "that takes so long"]
+    return []
 
 
 # The more special before the more general: each of them makes queues.
 CAUSES = {"slow client": slow_client, "cold version": cold_version, "slow device": slow_device,
-          "big batch": big_batch, "queue": queue}
+          "big batch": big_batch, "queue": queue, "slow model": slow_model}
 
 
 def slow_runs(version):
-    """Runs far above the usual ones: how many, from what time on, and their share of all execution."""
+    """Runs far above the usual ones that users feel: how many, from what time on, and their share of all execution."""
     times = version.change.histogram("jitney_execute_seconds", **version.key)
     rows = version.change.histogram("jitney_batch_rows", **version.key)
     typical = median(times)
     if typical is None:
         return None
-    slow = [bucket for bucket in times if bucket[0] >= typical * SLOW_RUN and bucket[2]]
+    bound = max(typical * SLOW_RUN, version.objective * MOST)
+    slow = [bucket for bucket in times if bucket[0] >= bound and bucket[2]]
     if not slow:
         return None
-    usual = sum(middle(bucket) * bucket[2] for bucket in times if bucket[0] < typical * SLOW_RUN)
+    usual = sum(middle(bucket) * bucket[2] for bucket in times if bucket[0] < bound)
     long = sum(middle(bucket) * bucket[2] for bucket in slow)
     return {"count": sum(bucket[2] for bucket in slow), "at_least": slow[0][0], "share": long / (long + usual),
             "all": sum(bucket[2] for bucket in times), "typical": typical, "typical_rows": median(rows)}

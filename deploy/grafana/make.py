@@ -74,7 +74,7 @@ def stat(title, unit, description, expression, thresholds=None, decimals=None, n
     }
 
 
-def lines(title, unit, description, *asked, stack=False, thresholds=None, top=None, size=(8, 8)):
+def lines(title, unit, description, *asked, stack=False, thresholds=None, top=None, size=(8, 8), **also):
     custom = {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 30 if stack else 5,
               "showPoints": "never", "spanNulls": False,
               "stacking": {"mode": "normal" if stack else "none", "group": "A"},
@@ -85,7 +85,7 @@ def lines(title, unit, description, *asked, stack=False, thresholds=None, top=No
         defaults["max"] = top
     return {
         "type": "timeseries", "title": title, "description": description, "size": size,
-        "targets": queries(asked),
+        "targets": queries(asked, **also),
         "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": {"legend": {"displayMode": "list", "placement": "bottom", "calcs": [],
                                "showLegend": True},
@@ -145,10 +145,10 @@ ROWS = [
               (f"{total('jitney_requests_total', 'code')} > 0", "{{code}}"), stack=True),
         lines("Latency", "s",
               "Half, and 99 of 100, of all requests were answered within these times; beside them the "
-              "shortest latency objective of the chosen models.",
+              "shortest latency objective of the chosen models. Points are requests in a trace.",
               (quantile(0.5, "jitney_request_duration_seconds"), "p50"),
               (quantile(0.99, "jitney_request_duration_seconds"), "p99"),
-              (f"min(jitney_latency_objective_seconds{{{VERSION}}})", "objective")),
+              (f"min(jitney_latency_objective_seconds{{{VERSION}}})", "objective"), exemplar=True),
         heatmap("Requests by latency", "s",
                 "How many requests took how long: two bands mean two kinds of requests, or two devices.",
                 "jitney_request_duration_seconds"),

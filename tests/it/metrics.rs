@@ -192,6 +192,18 @@ async fn what_is_told_of_a_model_has_its_tags() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_after_the_objective_is_not_in_time() {
+    let repository = Repository::of("latency_objective_ms = 1", "fixed_ms = 5");
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    node.infer(rows("m", 0, 1)).await.unwrap();
+    let body = scrape_at_rest(&node).await;
+    for (counted, expected) in [("in_time", 0.0), ("not_in_time", 1.0)] {
+        let series = format!(r#"jitney_requests_{counted}_total{{model="m",version="1"}}"#);
+        assert_eq!(value(&body, &series), Some(expected), "{series}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_away_is_counted_as_that() {
     let repository = Repository::of("max_batch_size = 1", "");
     let node = node(&repository, "off", "127.0.0.1:0").await;
