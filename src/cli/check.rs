@@ -51,7 +51,7 @@ impl Check {
         if wrong > 0 {
             bail!("{wrong} of {} models would not be served", names.len());
         }
-        println!("{} models are sound", names.len());
+        super::say!("{} models are sound", names.len());
         Ok(())
     }
 }
@@ -84,18 +84,18 @@ impl Checked<'_> {
         let folder = match needs.and_then(|_| self.repository.read(name)) {
             Ok(folder) => folder,
             Err(error) => {
-                println!("{name}: WRONG\n{error}");
+                super::say!("{name}: WRONG\n{error}");
                 return false;
             }
         };
         let versions = folder.policy.versions.choose(&folder.versions());
         if versions.is_empty() {
-            println!("{name}: WRONG\n{}", folder.nothing_to_serve());
+            super::say!("{name}: WRONG\n{}", folder.nothing_to_serve());
             return false;
         }
-        println!("{name}: resolved model.toml");
+        super::say!("{name}: resolved model.toml");
         for line in write_model_policy(&folder.policy).lines() {
-            println!("  {line}");
+            super::say!("  {line}");
         }
         let versions = versions.into_iter();
         let wrong = versions.filter(|version| !self.sound_version(name, *version, &folder));
@@ -110,7 +110,7 @@ impl Checked<'_> {
         let interface = match self.inspect(&folder.artifact(id)) {
             Ok(interface) => interface,
             Err(reason) => {
-                println!("{name} version {version}: WRONG: {reason}");
+                super::say!("{name} version {version}: WRONG: {reason}");
                 return false;
             }
         };
@@ -119,7 +119,7 @@ impl Checked<'_> {
             Batching::Alone(reason) => format!("one request at a time: {reason}"),
         };
         let signature = super::serve::signature(&interface.signature);
-        println!("{name} version {version}: {signature}; {batching}");
+        super::say!("{name} version {version}: {signature}; {batching}");
         let known = self.interfaces.entry(name.to_owned()).or_default();
         known.insert(version, interface);
         true

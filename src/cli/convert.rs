@@ -47,7 +47,7 @@ impl Convert {
         let file = OpenOptions::new().write(true).create_new(true).open(&own);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
         written.with_context(|| format!("{} cannot be written", own.display()))?;
-        println!("{} written", own.display());
+        super::say!("{} written", own.display());
         Ok(())
     }
 }

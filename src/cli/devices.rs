@@ -12,12 +12,12 @@ impl Devices {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let inventory = Inventory::detect();
         for device in inventory.devices() {
-            println!("{}", describe(device.as_ref()));
+            super::say!("{}", describe(device.as_ref()));
         }
         if let Some(reason) = inventory.cuda_absence() {
-            println!("no CUDA device: {reason}");
+            super::say!("no CUDA device: {reason}");
         }
-        println!("simulated:N for any model whose model.toml has [simulated]");
+        super::say!("simulated:N for any model whose model.toml has [simulated]");
         Ok(())
     }
 }

@@ -2,6 +2,16 @@
 //! Uses `server`, `config`, `device` and `repository`.
 //! Never serves: a command builds what it needs, runs it, and says how it went.
 
+/// Prints a line, as `println!` does, but for a reader who has read enough (`jitney check | head`): what
+/// goes on does not depend on him.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+use say;
+
 mod check;
 mod convert;
 mod devices;

@@ -62,38 +62,38 @@ fn about(server: &Server) {
         .iter()
         .map(|device| format!("{} ({})", device.id(), device.name()))
         .collect();
-    println!("jitney {}", env!("CARGO_PKG_VERSION"));
-    println!("devices: {}", devices.join(", "));
-    println!("ONNX Runtime from {}", machine.library.path().display());
-    println!("gRPC on {} (plaintext), gRPC-Web too", server.address());
+    super::say!("jitney {}", env!("CARGO_PKG_VERSION"));
+    super::say!("devices: {}", devices.join(", "));
+    super::say!("ONNX Runtime from {}", machine.library.path().display());
+    super::say!("gRPC on {} (plaintext), gRPC-Web too", server.address());
     if let Some(address) = server.http_address() {
-        println!("REST on http://{address}/v2 (plaintext)");
+        super::say!("REST on http://{address}/v2 (plaintext)");
     }
     if let Some(address) = server.metrics_address() {
-        println!("metrics on http://{address}/metrics");
+        super::say!("metrics on http://{address}/metrics");
     }
 }
 
 fn models(server: &Server) {
     let serving = server.catalog().serving();
     for version in &serving {
-        println!("serving {}", describe(version));
+        super::say!("serving {}", describe(version));
     }
     for entry in server.catalog().index() {
         if entry.state == ModelState::Unavailable {
-            println!("NOT serving {}: {}", entry.model, entry.reason);
+            super::say!("NOT serving {}: {}", entry.model, entry.reason);
         }
     }
     match serving.first() {
         Some(version) => {
-            println!("try it:");
+            super::say!("try it:");
             for line in examples(server.address(), server.http_address(), version) {
-                println!("  {line}");
+                super::say!("  {line}");
             }
         }
-        None => println!("no model is served; put one at <repository>/<model>/1/model.onnx"),
+        None => super::say!("no model is served; put one at <repository>/<model>/1/model.onnx"),
     }
-    println!("ready");
+    super::say!("ready");
 }
 
 fn describe(version: &Version) -> String {

@@ -470,14 +470,7 @@ impl Reconciler {
         };
         let reason = match loaded {
             Ok(version) => {
-                tracing::info!(
-                    model = %id.model,
-                    version = id.version,
-                    took_ms = (self.loader.clock.now() - start).as_millis(),
-                    batching = ?version.batching,
-                    devices = version.devices.join(", "),
-                    "ready"
-                );
+                tell(&version, self.loader.clock.now() - start);
                 self.catalog.install(Arc::new(version));
                 return Ok(());
             }
@@ -565,6 +558,22 @@ impl Reconciler {
 
     fn known_models(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<AsyncMutex<Known>>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that a version serves, and where, or of which models.
+fn tell(version: &Version, took: Duration) {
+    let (model, number) = (&version.id.model, version.id.version);
+    let (took_ms, batching) = (took.as_millis(), &version.batching);
+    match &version.policy.ensemble {
+        Some(ensemble) => {
+            let models = ensemble.models().join(", ");
+            tracing::info!(%model, version = number, took_ms, ?batching, models, "ready");
+        }
+        None => {
+            let devices = version.devices.join(", ");
+            tracing::info!(%model, version = number, took_ms, ?batching, devices, "ready");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a server serves when it starts: everything that is there, as its `model.toml` says.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use jitney::config::RawServer;
 use jitney::proto::ModelConfigRequest;
@@ -26,6 +27,54 @@ async fn a_folder_of_models_needs_no_configuration() {
         assert!(node.is_ready(&entry.name, "").await);
     }
     node.health("").await.until(true).await;
+}
+
+#[test]
+fn whoever_reads_no_further_does_not_break_a_check() {
+    let repository = Repository::of("", "");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_jitney"))
+        .args(["check".as_ref(), repository.path().as_os_str()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(check.stdout.take());
+    let ended = check.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        ended.status.success() && !said.contains("panicked"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_check_says_of_an_ensemble_what_was_said() {
+    let repository = Repository::of("max_batch_size = 4", "");
+    let text = r#"[ensemble]
+inputs = [{ name = "x", dtype = "FP32", shape = [-1, -1] }]
+outputs = [{ name = "y", dtype = "FP32", shape = [-1, -1] }]
+[[ensemble.steps]]
+model = "m"
+inputs = { x = "x" }
+outputs = { y = "y" }
+"#;
+    for (name, keys) in [("plain", ""), ("small", "max_batch_size = 2\n")] {
+        std::fs::create_dir_all(repository.folder(name).join("1")).unwrap();
+        repository.configure(name, &format!("{keys}{text}"));
+    }
+    let check = Command::new(env!("CARGO_BIN_EXE_jitney"))
+        .args(["check".as_ref(), repository.path().as_os_str()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(check.stdout).unwrap();
+    let sizes = said.lines().filter(|line| line.contains("max_batch_size"));
+    let sizes: Vec<&str> = sizes.map(str::trim).collect();
+    assert_eq!(
+        sizes,
+        ["max_batch_size = 4", "max_batch_size = 2"],
+        "{said}"
+    );
+    assert!(said.contains("batches of up to 4 rows") && said.contains("up to 2 rows"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::MOST_ROWS;
 use crate::config::sequence;
 use crate::model::{
     BackendPolicy, BatchAxis, DeviceChoice, EnsemblePolicy, EnsembleStep, InstanceGroup,
@@ -16,7 +17,11 @@ use crate::model::{
 pub fn write_model_policy(policy: &ModelPolicy) -> String {
     let mut table = Table::new();
     let mut put = |key: &str, value: Value| drop(table.insert(key.to_owned(), value));
-    put("max_batch_size", whole(policy.batch.max_batch_size));
+    let size = policy.batch.max_batch_size;
+    // What an ensemble leaves to its models is not said.
+    if policy.ensemble.is_none() || size != MOST_ROWS {
+        put("max_batch_size", whole(size));
+    }
     put("batch_axis", axis(policy.batch.axis).into());
     put(
         "default_priority",
