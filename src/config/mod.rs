@@ -17,6 +17,7 @@ mod rule;
 mod sequence;
 mod server;
 mod simulated;
+mod tags;
 mod tensors;
 mod waiting;
 mod warm_up;

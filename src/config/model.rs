@@ -10,7 +10,9 @@ use jitney_settings::rule::{OneOf, Parsed, Truth, Whole, milliseconds, whole, wh
 use jitney_settings::{Report, Table, read_document};
 
 use super::rule::{DEVICE, FILE_NAME, OptionText};
-use super::{ensemble, labels, padding, resource, sequence, simulated, tensors, waiting, warm_up};
+use super::{
+    ensemble, labels, padding, resource, sequence, simulated, tags, tensors, waiting, warm_up,
+};
 pub use write::write_model_policy;
 
 use crate::model::{
@@ -72,7 +74,9 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
         file: table.value("model_file", FILE_NAME),
         notes: Notes {
             parameters: table.section("parameters", options).unwrap_or_default(),
-            metric_tags: table.section("metric_tags", options).unwrap_or_default(),
+            metric_tags: table
+                .section("metric_tags", metric_tags)
+                .unwrap_or_default(),
         },
         response_cache: table.value("response_cache", Truth).unwrap_or_default(),
         ensemble: ensemble::read(table),
@@ -215,6 +219,12 @@ fn onnxruntime(table: &mut Table<'_, '_>) -> OnnxRuntimePolicy {
         run: table.section("run", options).unwrap_or_default(),
         tensorrt: table.section("tensorrt", options),
     }
+}
+
+fn metric_tags(table: &mut Table<'_, '_>) -> Vec<(String, String)> {
+    let read = options(table);
+    tags::check(table, &read);
+    read
 }
 
 fn options(table: &mut Table<'_, '_>) -> Vec<(String, String)> {

@@ -5,6 +5,7 @@
 mod ensemble;
 mod id;
 mod labels;
+mod metric_tags;
 mod policy;
 mod resource;
 mod sequence;
@@ -16,6 +17,7 @@ mod waiting;
 pub use ensemble::{EnsemblePolicy, EnsembleStep};
 pub use id::{InvalidName, VersionId, check_name};
 pub use labels::{LabelPolicy, OutputLabels};
+pub use metric_tags::{MOST_TAGS, TAKEN_LABELS, wrong_tag};
 pub use policy::{
     BackendPolicy, BatchAxis, BatchPolicy, DeviceChoice, InstanceGroup, ModelPolicy, Notes,
     OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, QueuePolicy, SimulatedPolicy,

@@ -15,6 +15,7 @@ mod requests;
 mod sampling;
 mod source;
 mod story;
+mod tags;
 mod text;
 mod timing;
 mod tracer;
@@ -105,6 +106,16 @@ mod tests {
             let total = metric.name.ends_with("_total");
             let counts = metric.kind == Kind::Counter && !tritons;
             assert_eq!(total, counts, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn no_tag_of_a_model_takes_the_place_of_a_label() {
+        for (metric, _) in every_metric() {
+            for label in metric.labels {
+                let taken = crate::model::TAKEN_LABELS.contains(label);
+                assert!(taken, "{}: {label}", metric.name);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::family::Family;
 use super::load::{Load, Point, Report, Watcher};
 use super::process::Process;
+use super::tags::Tags;
 use super::text::Format;
 use super::tracer::Tracer;
 use super::{own, triton};
@@ -130,7 +131,13 @@ impl Metrics {
         let snapshot = self.snapshot(in_flight);
         let triton = triton::METRICS.iter().filter(|_| self.settings.triton);
         let told = own::METRICS.iter().chain(triton);
-        told.map(|told| Family::gathered(told, &snapshot)).collect()
+        let tags = Tags::of(&snapshot.versions);
+        told.map(|told| {
+            let mut family = Family::gathered(told, &snapshot);
+            tags.mark(&mut family);
+            family
+        })
+        .collect()
     }
 
     fn snapshot(&self, in_flight: InFlight) -> Snapshot {

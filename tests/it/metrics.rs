@@ -150,6 +150,37 @@ async fn a_scrape_counts_what_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_a_model_has_its_tags() {
+    let repository = Repository::new();
+    let text = Simulated::default().text();
+    let tags = "[metric_tags]\nteam = \"blue \\\"7\\\"\"\n_a1 = \"b\"\n";
+    repository.simulate("m", Simulated::default());
+    repository.configure("m", &format!("{text}{tags}"));
+    repository.simulate("plain", Simulated::default());
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    for model in ["m", "plain"] {
+        node.infer(rows(model, 0, 1)).await.unwrap();
+    }
+    let body = scrape_at_rest(&node).await;
+    let tags = r#"_a1="b",team="blue \"7\"""#;
+    let own = body.lines().filter(|line| line.contains("model=\"m\""));
+    assert!(own.clone().count() > 30);
+    assert_eq!(
+        own.filter(|line| !line.contains(tags)).collect::<Vec<_>>(),
+        [""; 0]
+    );
+    let tagged = body.lines().filter(|line| line.contains("team="));
+    assert!(tagged.clone().all(|line| line.contains("model=\"m\"")));
+    let rows = format!(r#"jitney_rows_total{{model="m",version="1",{tags}}}"#);
+    assert_eq!(value(&body, &rows), Some(1.0));
+    let bucket =
+        format!(r#"jitney_queue_seconds_bucket{{model="m",version="1",{tags},le="+Inf"}}"#);
+    assert_eq!(value(&body, &bucket), Some(1.0));
+    let plain = r#"jitney_rows_total{model="plain",version="1"}"#;
+    assert_eq!(value(&body, plain), Some(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_away_is_counted_as_that() {
     let repository = Repository::of("max_batch_size = 1", "");
     let node = node(&repository, "off", "127.0.0.1:0").await;

@@ -37,7 +37,7 @@ pub(super) const FIELDS: &[(&str, Meaning)] = &[
     ("ModelConfig.instance_group", Is("`[[instances]]`")),
     ("ModelConfig.default_model_filename", Is("`model_file`")),
     ("ModelConfig.cc_model_filenames", Refused("every GPU loads the same file; name it in default_model_filename")),
-    ("ModelConfig.metric_tags", Is("`[metric_tags]`: told to clients")),
+    ("ModelConfig.metric_tags", Is("`[metric_tags]`: labels of its metrics, and told to clients")),
     ("ModelConfig.parameters", Is("`[onnxruntime]` and `threads`, [see below](#parameters-of-the-backend); others become `[parameters]` and are told to clients")),
     ("ModelConfig.model_warmup", Is("`[[warm_up.requests]]`")),
     ("ModelConfig.model_operations", Refused("libraries of operators are not loaded; use ONNX Runtime's own operators")),

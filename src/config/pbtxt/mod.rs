@@ -20,12 +20,14 @@ mod text;
 mod versions;
 mod warm_up;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 use crate::model::{
-    BackendPolicy, ModelPolicy, Notes, OnnxRuntimePolicy, QueuePolicy, TensorsPolicy,
+    BackendPolicy, MOST_TAGS, ModelPolicy, Notes, OnnxRuntimePolicy, QueuePolicy, TensorsPolicy,
+    wrong_tag,
 };
 use crate::proto::{MESSAGES, ModelConfig};
 use draft::Draft;
@@ -93,7 +95,7 @@ fn policy(model: &str, message: &DynamicMessage, draft: &mut Draft) -> ModelPoli
         file: file(&config, draft),
         notes: Notes {
             parameters: parameters.others,
-            metric_tags: sorted(config.metric_tags),
+            metric_tags: metric_tags(config.metric_tags, draft),
         },
     }
 }
@@ -124,6 +126,20 @@ fn identity(model: &str, config: &ModelConfig, draft: &mut Draft) {
             );
         }
     }
+}
+
+fn metric_tags(tags: HashMap<String, String>, draft: &mut Draft) -> Vec<(String, String)> {
+    let tags = sorted(tags);
+    for (name, value) in &tags {
+        if let Some(wrong) = wrong_tag(name, value) {
+            draft.note("metric_tags", wrong);
+        }
+    }
+    if tags.len() > MOST_TAGS {
+        let message = format!("found {} tags; allowed: at most {MOST_TAGS}", tags.len());
+        draft.note("metric_tags", message);
+    }
+    tags
 }
 
 fn file(config: &ModelConfig, draft: &mut Draft) -> Option<String> {
