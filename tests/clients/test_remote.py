@@ -236,6 +236,41 @@ def test_wrong_credentials_are_told(bucket, store, tmp_path):
     assert "s3://bucket/at: " in checked.stderr and "403" in checked.stderr, checked.stderr
 
 
+@pytest.fixture
+def small_cache(tmp_path):
+    """The cache's folder, on a file system of two megabytes."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def used(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_behind(bucket, serve, small_cache):
+    put(bucket, "m/1/model.onnx")
+    put(bucket, "large/1/model.onnx")
+    put(bucket, "large/1/weights.bin", os.urandom(4 << 20))
+    with serve(control="explicit") as server, server.client() as client:
+        client.load_model("m")
+        before = used(small_cache)
+        for _ in range(2):
+            with pytest.raises(InferenceServerException, match="No space left on device") as error:
+                client.load_model("large")
+            assert str(small_cache) in error.value.message()
+            assert not client.is_model_ready("large")
+            assert used(small_cache) <= before + 4096
+        answers(client, "1")
+        subprocess.run(["mount", "-o", "remount,size=16m", small_cache], check=True)
+        client.load_model("large")
+        assert client.is_model_ready("large", "1")
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="nothing makes a certificate")
 @pytest.mark.parametrize("protocol", ["s3", "webdav"])
 def test_serves_over_tls(bucket, serve, tmp_path, monkeypatch, protocol):
