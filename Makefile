@@ -9,6 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .jitney/venv
 VENV_MODELS := .jitney/venv-models
 VENV_KSERVE := .jitney/venv-kserve
+VENV_PERF := .jitney/venv-perf
 MINILM := examples/models/minilm/1/model.onnx
 SILERO := examples/models/silero_vad/1/model.onnx
 
@@ -53,7 +54,7 @@ $(SILERO): examples/silero_vad/make.py scripts/requirements-models.txt | tools
 	$(VENV_MODELS)/bin/python examples/silero_vad/make.py --check
 
 .PHONY: test
-test: setup venv venv-kserve minilm silero ## Run every test: the server's and the clients'
+test: setup venv venv-kserve venv-perf minilm silero ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
 	cargo build --workspace --locked
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
@@ -115,3 +116,8 @@ venv-models: tools
 .PHONY: venv-kserve
 venv-kserve: tools
 	@$(PYTHON) scripts/environment.py $(VENV_KSERVE) scripts/requirements-kserve.txt
+
+# perf_analyzer is in old wheels of tritonclient alone.
+.PHONY: venv-perf
+venv-perf: tools
+	@$(PYTHON) scripts/environment.py $(VENV_PERF) scripts/requirements-perf.txt
