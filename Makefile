@@ -88,9 +88,10 @@ fmt: tools ## Format the code
 	cargo fmt --all
 
 .PHONY: lint
-lint: tools ## Check the format and the lints
+lint: tools ## Check the format, the lints and the lock files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo tree --locked --manifest-path fuzz/Cargo.toml --depth 0 > /dev/null
 
 .PHONY: docs
 docs: tools ## Build the API documentation, without warnings

@@ -362,6 +362,25 @@ mod tests {
         assert_eq!(refused.code, Code::InvalidArgument);
     }
 
+    /// KServe's client says over gRPC, too, how long a raw input is.
+    #[test]
+    fn what_an_input_over_rest_says_changes_nothing_here() {
+        let size = parameter(ParameterChoice::Int64Param(4));
+        let input = InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1],
+            parameters: HashMap::from([("binary_data_size".to_owned(), size)]),
+            contents: None,
+        };
+        let asked = infer_request(ModelInferRequest {
+            inputs: vec![input],
+            raw_input_contents: vec![Bytes::from_static(&[0; 4])],
+            ..ModelInferRequest::default()
+        });
+        assert_eq!(asked.unwrap().request.inputs[0].tensor.data.len(), 4);
+    }
+
     #[test]
     fn a_sequence_has_a_number_or_a_text() {
         let ask = |id| {

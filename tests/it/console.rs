@@ -314,7 +314,7 @@ async fn model_until(node: &Node, holds: impl Fn(&Value) -> bool) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_is_still_looked_at() {
-    let repository = Repository::of("max_batch_size = 1", "fixed_ms = 60000");
+    let repository = Repository::of("max_batch_size = 1", "");
     let settings = RawServer {
         max_requests: Some("2".to_owned()),
         ..RawServer::default()

@@ -126,8 +126,9 @@ async fn a_batch_is_told(http: bool) {
             id: (*id).to_owned(),
             ..rows("m", seed, 1)
         });
-    enqueue(&node, requests).await.join_all().await;
+    let waiting = enqueue(&node, requests).await;
     occupant.leaves().await;
+    waiting.join_all().await;
     ends(node).await;
 
     let spans = receiver.rest();
