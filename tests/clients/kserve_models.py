@@ -1,20 +1,14 @@
 """The types of KServe's objects, as its Python package publishes them, to hold documents against.
 
-The package is read and not installed: it would bring a hundred others.
+The package is read and not imported, for it is in an environment of its own.
 """
 
 import ast
 import re
-import sys
-import zipfile
 
 from server import ROOT
 
-sys.path.append(str(ROOT / "scripts"))
-from pinned_wheel import fetch  # noqa: E402
-
-PACKAGE = "kserve==0.21.0"
-SHA256 = "df9bc5888704d9085015e08f1a8fced5ff0698f3becc6212d4e7b8234c71623b"
+FOLDERS = sorted((ROOT / ".jitney" / "venv-kserve").glob("lib/python*/site-packages/kserve/models"))
 PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object}
 # A version of the API, and a name, that this package wrote: others are Kubernetes' own.
 OWN = re.compile(r"V1(alpha|beta)\d\w+")
@@ -25,10 +19,8 @@ class Types:
 
     def __init__(self, folder):
         self.fields = {}
-        with zipfile.ZipFile(fetch(PACKAGE, SHA256, folder)) as wheel:
-            for name in wheel.namelist():
-                if name.startswith("kserve/models/") and name.endswith(".py"):
-                    self._read(ast.parse(wheel.read(name)))
+        for file in folder.glob("*.py"):
+            self._read(ast.parse(file.read_text()))
 
     def _read(self, tree):
         for one in tree.body:
