@@ -337,7 +337,12 @@ impl Engine {
                 ),
                 retry_after(version),
             ),
-            Refused::Rejected(Rejected::Late(expected)) => late(Duration::ZERO, expected),
+            Refused::Rejected(Rejected::Late(expected)) => {
+                if !expected.is_zero() {
+                    version.ledger.refused_early(1);
+                }
+                late(Duration::ZERO, expected)
+            }
             Refused::Rejected(Rejected::Rows) => {
                 Status::invalid(format!("{id}: {}", Rejected::Rows))
             }

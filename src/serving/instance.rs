@@ -114,6 +114,11 @@ impl Instance {
         &self.name
     }
 
+    /// So many were told in time that they would be late.
+    pub(super) fn refused_early(&self, requests: usize) {
+        self.ledger.refused_early(requests);
+    }
+
     /// Whether a batch takes so little of the host's time that it need not change threads. One that
     /// has to hold resources may wait for them, which a request's own thread must not.
     pub(super) fn is_quick(&self) -> bool {

@@ -121,6 +121,8 @@ pub struct Statistics {
     pub cache_hit: Count,
     /// Requests that were not there, and how long it took to look and to keep their answers.
     pub cache_miss: Count,
+    /// Requests that were told before their deadline that it could not be met.
+    pub refused_early: u64,
     /// Requests answered with an error, admitted or not, by what they were told.
     pub errors: BTreeMap<Code, u64>,
     /// Requests answered with success within the version's latency objective.
@@ -271,6 +273,11 @@ impl Ledger {
 
     pub(super) fn failed(&self, total: Duration) {
         self.lock().statistics.failure.add(total);
+    }
+
+    /// So many were told that their deadlines, which had not passed, could not be met.
+    pub(super) fn refused_early(&self, requests: usize) {
+        self.lock().statistics.refused_early += requests as u64;
     }
 
     /// Adds a request that was answered from the cache.

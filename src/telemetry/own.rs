@@ -56,6 +56,12 @@ pub(super) static METRICS: &[Told] = &[
         "Batches that ran with success",
         |snapshot, family| family.each(snapshot, |_, counts| counts.batches as f64),
     ),
+    counter(
+        "jitney_deadlines_refused_early_total",
+        VERSION,
+        "Requests told before their deadline that it could not be met; the rest of DEADLINE_EXCEEDED missed it",
+        |snapshot, family| family.each(snapshot, |_, counts| counts.refused_early as f64),
+    ),
     histogram(
         "jitney_request_duration_seconds",
         VERSION,

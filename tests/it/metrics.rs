@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use jitney::config::RawServer;
+use jitney::proto::infer_parameter::ParameterChoice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -10,7 +11,7 @@ use tonic::Code;
 use super::node::{Node, infer, until, within};
 use super::occupant::Occupant;
 use super::repository::{Repository, Simulated};
-use super::request::{input, raw, rows};
+use super::request::{input, raw, rows, with_parameter};
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
 
@@ -200,6 +201,39 @@ async fn an_answer_after_the_objective_is_not_in_time() {
     for (counted, expected) in [("in_time", 0.0), ("not_in_time", 1.0)] {
         let series = format!(r#"jitney_requests_{counted}_total{{model="m",version="1"}}"#);
         assert_eq!(value(&body, &series), Some(expected), "{series}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlines_that_were_refused_early_are_told_apart() {
+    let repository = Repository::of("max_batch_size = 1", "");
+    let slow = Simulated {
+        policy: "max_batch_size = 1",
+        simulated: "fixed_ms = 500",
+        ..Simulated::default()
+    };
+    repository.simulate("slow", slow);
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    node.infer(rows("slow", 0, 1)).await.unwrap();
+    let _occupant = Occupant::with_deadlines(&node, "m", 1).await;
+    // The one is known to take longer than that; the other waits in vain.
+    for (model, early) in [("slow", 1.0), ("m", 0.0)] {
+        let choice = ParameterChoice::Int64Param(100_000);
+        let late = with_parameter(rows(model, 0, 1), "timeout", choice);
+        let refused = node.infer(late).await.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded);
+        let (_, body) = scrape(&node, "*/*").await;
+        let told = |name: &str, more: &str| {
+            let series = format!(r#"jitney_{name}_total{{model="{model}",version="1"{more}}}"#);
+            value(&body, &series)
+        };
+        assert_eq!(
+            told("deadlines_refused_early", ""),
+            Some(early),
+            "{refused}"
+        );
+        let code = r#",code="DEADLINE_EXCEEDED""#;
+        assert_eq!(told("requests", code), Some(1.0), "{refused}");
     }
 }
 

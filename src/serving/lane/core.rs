@@ -160,6 +160,8 @@ impl Core {
         } = instance;
         let step = self.batcher.poll(now, group, batch);
         *stayed = self.batcher.len();
+        let early = batch.late.iter().filter(|late| !late.expected.is_zero());
+        let early = early.count();
         for Late { id, expected } in &batch.late {
             if let Some(job) = self.unseat(*id) {
                 let waited = now.since(job.arrived);
@@ -169,6 +171,9 @@ impl Core {
         jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
         // Who was queued again is known by another id than its seat has, and cannot be cancelled.
         jobs.retain(|job| !job.retried || !job.ticket.is_forsaken());
+        if early > 0 {
+            instance.refused_early(early);
+        }
         if step == Step::Dispatch
             && let Some(loan) = self.loan.take()
         {
