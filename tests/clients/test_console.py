@@ -122,7 +122,7 @@ def test_a_form_asks_and_shows_the_request_as_commands_that_work(add, repository
         assert json.loads(differences) == [number - 1 for number in range(16)]
         accessible(page)
         # The commands send what is in the form.
-        expect(page.locator("#example-curl")).to_contain_text("me")
+        expect(page.locator("#example-curl")).to_contain_text("s me")
         line = page.locator("#example-curl").inner_text()
         words = shlex.split(line)
         assert words[:2] == ["curl", "-s"] and json.loads(words[-1])["id"] == "it's me"

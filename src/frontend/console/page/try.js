@@ -8,6 +8,8 @@ const MOST_MADE = 200000;
 const MOST_SHOWN = 4000;
 /** Bytes of a request that the server writes as commands. */
 const MOST_PASTED = 60000;
+/** Milliseconds after the last change until the commands follow it. */
+const SETTLED = 300;
 const RANGES = { BOOL: 2, UINT8: 256, INT8: 128 };
 
 /** Makes the form for a version. */
@@ -35,8 +37,12 @@ export async function form(model) {
     if (parameters.value.trim()) request.parameters = read(parameters, "parameters");
     return request;
   };
-  const paste = () => shown.show(`console/example?${here}`, body);
-  form.onchange = paste;
+  // Not between the press and the release of a button, which would no longer be under the pointer.
+  let soon;
+  form.onchange = () => {
+    clearTimeout(soon);
+    soon = setTimeout(() => shown.show(`console/example?${here}`, body), SETTLED);
+  };
   form.onsubmit = (event) => {
     event.preventDefault();
     run(model, body, { send, told, answer });
