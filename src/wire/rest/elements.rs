@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use fast_float2::FastFloat;
 use half::{bf16, f16};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Serialize, ser};
@@ -37,19 +38,20 @@ pub(super) fn decode(
         Dtype::Int16 => read(dtype, json, expected, |word| whole(word, i16::to_le_bytes)),
         Dtype::Int32 => read(dtype, json, expected, |word| whole(word, i32::to_le_bytes)),
         Dtype::Int64 => read(dtype, json, expected, |word| whole(word, i64::to_le_bytes)),
-        Dtype::Fp16 => read(dtype, json, expected, |word| {
-            real(word, f16::from_f64, f16::is_finite).map(f16::to_le_bytes)
+        Dtype::Fp16 => reals(dtype, json, expected, |value: f64| {
+            let value = f16::from_f64(value);
+            (value.to_le_bytes(), value.is_finite())
         }),
-        Dtype::Bf16 => read(dtype, json, expected, |word| {
-            real(word, bf16::from_f64, bf16::is_finite).map(bf16::to_le_bytes)
+        Dtype::Bf16 => reals(dtype, json, expected, |value: f64| {
+            let value = bf16::from_f64(value);
+            (value.to_le_bytes(), value.is_finite())
         }),
         // Read as what it is: by way of 64 bits it would be rounded twice.
-        Dtype::Fp32 => read(dtype, json, expected, |word| match word.parse::<f32>() {
-            Ok(value) if value.is_finite() => Some(value.to_le_bytes()),
-            _ => Some((not_finite(word)? as f32).to_le_bytes()),
+        Dtype::Fp32 => reals(dtype, json, expected, |value: f32| {
+            (value.to_le_bytes(), value.is_finite())
         }),
-        Dtype::Fp64 => read(dtype, json, expected, |word| {
-            real(word, |value| value, f64::is_finite).map(f64::to_le_bytes)
+        Dtype::Fp64 => reals(dtype, json, expected, |value: f64| {
+            (value.to_le_bytes(), value.is_finite())
         }),
         Dtype::Bytes => texts_of(json, expected),
     }
@@ -65,6 +67,33 @@ fn read<const N: usize>(
     for word in Words::new(json) {
         let read = element(word).ok_or_else(|| cannot_hold(dtype, raw.len() / N, word))?;
         raw.extend_from_slice(&read);
+    }
+    let count = raw.len() / N;
+    Ok(Elements { raw, count })
+}
+
+/// Reads numbers, of which `element` makes bytes and says whether they stand for a finite one. None is
+/// infinite but what says so.
+fn reals<T: FastFloat + From<f32>, const N: usize>(
+    dtype: Dtype,
+    json: &str,
+    expected: Option<usize>,
+    element: impl Fn(T) -> ([u8; N], bool),
+) -> Result<Elements, String> {
+    let mut raw = Vec::with_capacity(room(json, expected) * N);
+    let mut words = Words::new(json);
+    let mut before = words.clone();
+    while let Some(number) = words.next_number() {
+        let finite = match number {
+            Ok(number) => Some(element(number)).filter(|(_, finite)| *finite),
+            Err(word) => not_finite(word).map(|value| element(T::from(value))),
+        };
+        let Some((read, _)) = finite else {
+            let word = before.next().unwrap_or_default();
+            return Err(cannot_hold(dtype, raw.len() / N, word));
+        };
+        raw.extend_from_slice(&read);
+        before.clone_from(&words);
     }
     let count = raw.len() / N;
     Ok(Elements { raw, count })
@@ -113,23 +142,12 @@ fn whole<T: FromStr + TryFrom<i64>, const N: usize>(
     T::try_from(value).ok().map(raw)
 }
 
-/// A number that is infinite only if it says so.
-fn real<T>(word: &str, from: fn(f64) -> T, is_finite: fn(T) -> bool) -> Option<T>
-where
-    T: Copy,
-{
-    match word.parse::<f64>() {
-        Ok(value) if is_finite(from(value)) => Some(from(value)),
-        _ => not_finite(word).map(from),
-    }
-}
-
 /// As Protobuf's JSON has them.
-fn not_finite(word: &str) -> Option<f64> {
+fn not_finite(word: &str) -> Option<f32> {
     match word {
-        "\"NaN\"" => Some(f64::NAN),
-        "\"Infinity\"" => Some(f64::INFINITY),
-        "\"-Infinity\"" => Some(f64::NEG_INFINITY),
+        "\"NaN\"" => Some(f32::NAN),
+        "\"Infinity\"" => Some(f32::INFINITY),
+        "\"-Infinity\"" => Some(f32::NEG_INFINITY),
         _ => None,
     }
 }
@@ -239,6 +257,19 @@ mod tests {
                     prop_assert_eq!(read.count, raw.len() / size);
                 }
             }
+        }
+
+        #[test]
+        fn numbers_are_rounded_once(digits in "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,2})?") {
+            let (single, double) = (digits.parse::<f32>().unwrap(), digits.parse::<f64>().unwrap());
+            let json = format!("[{digits} , 1]");
+            if let Ok(read) = decode(Dtype::Fp32, &json, None) {
+                prop_assert_eq!(&read.raw, &[single, 1.0].map(f32::to_le_bytes).concat());
+            } else {
+                prop_assert!(single.is_infinite());
+            }
+            let read = decode(Dtype::Fp64, &json, None).unwrap();
+            prop_assert_eq!(read.raw, [double, 1.0].map(f64::to_le_bytes).concat());
         }
 
         #[test]

@@ -1,10 +1,13 @@
 //! A JSON value cut into its elements, without a look at what they mean.
 
+use fast_float2::FastFloat;
+
 /// What Python's json writes for numbers that JSON has no word for; Protobuf's JSON has them as text.
 const NOT_FINITE: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
 
 /// The words of a JSON value that is sound: numbers, strings with their quotes, truth values and null,
 /// in whatever lists they stand.
+#[derive(Clone)]
 pub(super) struct Words<'a> {
     rest: &'a str,
 }
@@ -13,21 +16,46 @@ impl<'a> Words<'a> {
     pub(super) fn new(json: &'a str) -> Self {
         Self { rest: json }
     }
+
+    /// The next word: a number, or what is there in its place. Most documents are long lists of numbers,
+    /// and so the end of each is found by reading it.
+    pub(super) fn next_number<T: FastFloat>(&mut self) -> Option<Result<T, &'a str>> {
+        self.pass_over_what_is_between();
+        let (number, length) = match fast_float2::parse_partial(self.rest) {
+            Ok(read) => read,
+            Err(_) => return self.next().map(Err),
+        };
+        let (word, rest) = self.rest.split_at_checked(length)?;
+        // "inf" and "nan" are numbers to who reads them, and no words of JSON.
+        let ends = rest.bytes().next().is_none_or(is_between);
+        let begins = word.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        if !ends || !begins {
+            return self.next().map(Err);
+        }
+        self.rest = rest;
+        Some(Ok(number))
+    }
+
+    fn pass_over_what_is_between(&mut self) {
+        let begins = self.rest.bytes().position(|byte| !is_between(byte));
+        let begins = begins.unwrap_or(self.rest.len());
+        self.rest = self.rest.get(begins..).unwrap_or_default();
+    }
 }
 
 impl<'a> Iterator for Words<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
+        self.pass_over_what_is_between();
         let bytes = self.rest.as_bytes();
-        let begins = bytes.iter().position(|byte| !is_between(*byte))?;
-        let (_, word) = self.rest.split_at_checked(begins)?;
-        let bytes = word.as_bytes();
         let length = match bytes {
+            [] => return None,
             [b'"', ..] => string_length(bytes),
             _ => bytes.iter().position(|byte| is_between(*byte)),
         };
-        let (word, rest) = word.split_at_checked(length.unwrap_or(word.len()))?;
+        let length = length.unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(word)
     }
@@ -99,6 +127,22 @@ mod tests {
         assert_eq!(words("7"), ["7"]);
         assert_eq!(words("[[],[ ]]"), [""; 0]);
         assert_eq!(words("\"open"), ["\"open"]);
+    }
+
+    #[test]
+    fn numbers_are_read_and_other_words_are_told() {
+        let mut words = Words::new(r#"[1.5, -2e2,"NaN",[nan,-0] ,true, 1x]"#);
+        let read: Vec<_> = std::iter::from_fn(|| words.next_number::<f32>()).collect();
+        let told = [
+            Ok(1.5),
+            Ok(-200.0),
+            Err("\"NaN\""),
+            Err("nan"),
+            Ok(-0.0),
+            Err("true"),
+            Err("1x"),
+        ];
+        assert_eq!(read, told);
     }
 
     #[test]
