@@ -26,8 +26,8 @@ impl TraceContext {
     /// The first of a trace of its own.
     pub fn root() -> Self {
         Self {
-            trace: fastrand::u128(1..),
-            span: fastrand::u64(1..),
+            trace: u128::from(any()) << 64 | u128::from(any()),
+            span: any(),
             parent: 0,
             sampled: false,
         }
@@ -39,7 +39,7 @@ impl TraceContext {
         match self.parent {
             0 => Self::root(),
             parent => Self {
-                span: fastrand::u64(1..),
+                span: any(),
                 parent,
                 ..*self
             },
@@ -50,11 +50,17 @@ impl TraceContext {
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
-            span: fastrand::u64(1..),
+            span: any(),
             parent: self.span,
             ..*self
         }
     }
+}
+
+/// A number that is not zero, by chance. It is asked for in each request, and a range would cost a
+/// division.
+fn any() -> u64 {
+    fastrand::u64(..).max(1)
 }
 
 /// What one request went through. Each station notes what it knows.

@@ -49,19 +49,19 @@ impl Left {
 
 /// What goes for a model: every place filled in.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct Chosen<L = Left> {
     /// Whether anything is traced.
     pub on: bool,
     /// Of how many requests one is told; 0: of none.
     pub rate: f64,
     /// How many are still to be told.
-    pub left: Left,
+    pub left: L,
 }
 
-impl Chosen {
-    /// Whether the next request is to be told, by a number that chance has picked.
-    fn takes(&self, chance: f64) -> bool {
-        self.rate >= 1.0 && chance * self.rate < 1.0 && self.left.take()
+impl Chosen<&Left> {
+    /// Whether the next request is to be told.
+    fn takes(&self) -> bool {
+        self.rate >= 1.0 && fastrand::f64() * self.rate < 1.0 && self.left.take()
     }
 }
 
@@ -69,6 +69,21 @@ impl Chosen {
 struct Choices {
     all: Choice,
     models: BTreeMap<String, Choice>,
+}
+
+impl Choices {
+    /// What goes for a model, by `default` where nothing is chosen.
+    fn chosen<'a>(&'a self, model: &str, default: &'a Chosen) -> Chosen<&'a Left> {
+        let (own, all) = (self.models.get(model), &self.all);
+        let on = own.and_then(|own| own.on).or(all.on);
+        let rate = own.and_then(|own| own.rate).or(all.rate);
+        let left = own.and_then(|own| own.left.as_ref()).or(all.left.as_ref());
+        Chosen {
+            on: on.unwrap_or(default.on),
+            rate: rate.unwrap_or(default.rate),
+            left: left.unwrap_or(&default.left),
+        }
+    }
 }
 
 /// Which requests are told.
@@ -95,20 +110,9 @@ impl Sampling {
     /// What goes for a model; without a name, for those of which nothing else is said.
     pub fn chosen(&self, model: &str) -> Chosen {
         let choices = self.choices.load();
-        let own = choices.models.get(model);
-        let all = &choices.all;
-        let left = own.and_then(|own| own.left.as_ref()).or(all.left.as_ref());
-        Chosen {
-            on: own
-                .and_then(|own| own.on)
-                .or(all.on)
-                .unwrap_or(self.default.on),
-            rate: own
-                .and_then(|own| own.rate)
-                .or(all.rate)
-                .unwrap_or(self.default.rate),
-            left: left.unwrap_or(&self.default.left).clone(),
-        }
+        let Chosen { on, rate, left } = choices.chosen(model, &self.default);
+        let left = left.clone();
+        Chosen { on, rate, left }
     }
 
     /// Changes what goes for a model, or, without a name, for all. Of other models only those are
@@ -132,13 +136,14 @@ impl Sampling {
 
     /// Whether a request of a model is told; none if nothing of the model is traced.
     pub(super) fn decides(&self, model: &str) -> Option<bool> {
-        let chosen = self.chosen(model);
-        chosen.on.then(|| chosen.takes(fastrand::f64()))
+        let choices = self.choices.load();
+        let chosen = choices.chosen(model, &self.default);
+        chosen.on.then(|| chosen.takes())
     }
 
     /// Whether anything of a model is traced.
     pub(super) fn is_on(&self, model: &str) -> bool {
-        self.chosen(model).on
+        self.choices.load().chosen(model, &self.default).on
     }
 }
 

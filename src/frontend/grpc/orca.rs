@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderName, HeaderValue, Request, Response};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use prost::Message;
 use tokio_stream::Stream;
@@ -18,6 +16,7 @@ use tonic::{Request as Call, Response as Answer, Status};
 use tower::{Layer, Service};
 
 use super::ending::Ending;
+use super::trailing::followed;
 use crate::clock::Clock;
 use crate::frontend::limits::Content;
 use crate::proto::xds::data::orca::v3::OrcaLoadReport;
@@ -156,10 +155,9 @@ where
         let Some(metrics) = this.metrics.take() else {
             return Poll::Ready(Ok(response));
         };
-        Poll::Ready(Ok(response.map(|inner| {
-            let report = trailer(&metrics.report());
-            Body::new(ReportingBody { inner, report })
-        })))
+        let report = trailer(&metrics.report()).map(|report| (TRAILER, report));
+        let trailers = HeaderMap::from_iter(report);
+        Poll::Ready(Ok(response.map(|body| followed(body, trailers))))
     }
 }
 
@@ -169,41 +167,4 @@ fn trailer(report: &Report) -> Option<HeaderValue> {
     use base64::engine::general_purpose::STANDARD_NO_PAD;
     let text = STANDARD_NO_PAD.encode(message(report).encode_to_vec());
     HeaderValue::try_from(text).ok()
-}
-
-pin_project! {
-    /// A body whose trailers carry a report.
-    struct ReportingBody {
-        #[pin]
-        inner: Body,
-        report: Option<HeaderValue>,
-    }
-}
-
-impl http_body::Body for ReportingBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        let mut frame = ready!(this.inner.poll_frame(context));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-            && let Some(report) = this.report.take()
-        {
-            trailers.insert(TRAILER, report);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use prost::Message;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
@@ -21,6 +22,10 @@ use crate::proto::*;
 use crate::serving::TraceContext;
 use crate::telemetry::{Aside, Watched};
 use crate::wire::{self, Parameters};
+
+/// Made once: each is looked for in every call.
+static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The V2 service.
 #[derive(Clone, Debug)]
@@ -59,7 +64,7 @@ pub(super) struct Call {
 
 impl Call {
     fn new<T>(api: &Api, request: &Request<T>) -> Self {
-        let encoding = request.metadata().get("grpc-encoding");
+        let encoding = request.metadata().as_ref().get(&ENCODING);
         let held: Option<Arc<Held>> = request.extensions().get().cloned();
         let arrived = held.as_ref().map(|held| held.arrived);
         let arrived = arrived.unwrap_or_else(|| api.engine.clock().now());
@@ -128,7 +133,7 @@ async fn infer_watched(
 
 /// The moment by which the client wants its answer, from `grpc-timeout`.
 fn deadline(arrived: Moment, metadata: &MetadataMap) -> Option<Moment> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let text = metadata.as_ref().get(&TIMEOUT)?.to_str().ok()?;
     Some(arrived + timeout(text)?)
 }
 

@@ -105,11 +105,14 @@ where
         let trailers = answer.extensions_mut().remove::<Trailers>();
         Poll::Ready(Ok(match trailers {
             None => answer,
-            Some(Trailers(trailers)) => {
-                answer.map(|inner| Body::new(TrailingBody { inner, trailers }))
-            }
+            Some(Trailers(trailers)) => answer.map(|body| followed(body, trailers)),
         }))
     }
+}
+
+/// The same body, with more trailers.
+pub(super) fn followed(inner: Body, trailers: HeaderMap) -> Body {
+    Body::new(TrailingBody { inner, trailers })
 }
 
 pin_project! {
