@@ -3,8 +3,8 @@
 
 It looks at /metrics again and again (or at a Prometheus, or at files) and tells of each version that had requests:
 healthy, slow client, cold version, slow device, big batch, queue, slow model, or unknown. What a server's console
-remembers of batches and slow requests is added to the evidence. Exit codes: 0 all are healthy, 1 some are not, 2 nothing
-can be told.
+remembers of batches and slow requests is added to the evidence, and so are traces. Exit codes: 0 all are healthy, 1 some
+are not, 2 nothing can be told.
 """
 
 import argparse
@@ -43,9 +43,10 @@ def main():
     try:
         change = Change(looks(options))
         batches, requests = remembered(options)
+        traced = traces(options.traces)
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"diagnose.py: {error}")
-    told = [diagnosis(version, batches, requests) for version in change.versions()]
+    told = [diagnosis(version, batches, requests, traced) for version in change.versions()]
     if options.json:
         print(json.dumps(told, indent=2))
     else:
@@ -63,6 +64,8 @@ def arguments():
     parser.add_argument("--decisions", type=Path, metavar="FILE", help="an answer of /console/decisions")
     parser.add_argument("--breaches", type=Path, metavar="FILE", help="an answer of /console/breaches")
     parser.add_argument("--slow", type=Path, metavar="FILE", help="an answer of /console/slow")
+    parser.add_argument("--traces", type=Path, metavar="FILE", nargs="+", default=[],
+                        help="spans, as the OpenTelemetry collector's file exporter writes them")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args()
     if not (options.server or options.prometheus or len(options.looks) > 1):
@@ -142,6 +145,30 @@ def exported(file, server, name, key=None):
         return json.loads(get(f"{server}/console/{name}"))[key or name] if server else []
     except urllib.error.HTTPError:
         return []
+
+
+def traces(files):
+    """The requests in files of spans: each with what its span says, and its stages in milliseconds."""
+    spans = [span for file in files for line in file.read_text().splitlines() for span in spans_of(json.loads(line))]
+    stages = {}
+    for span in spans:
+        stages.setdefault((span["traceId"], span.get("parentSpanId")), {})[span["name"]] = milliseconds(span)
+    asked = [span for span in spans if span["kind"] in (2, "SPAN_KIND_SERVER")]
+    return [{"trace": span["traceId"], "total_ms": milliseconds(span), **attributes(span),
+             "stages": stages.get((span["traceId"], span["spanId"]), {})} for span in asked]
+
+
+def spans_of(message):
+    scopes = (scope for resource in message["resourceSpans"] for scope in resource["scopeSpans"])
+    return [span for scope in scopes for span in scope["spans"]]
+
+
+def milliseconds(span):
+    return (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) / 1e6
+
+
+def attributes(span):
+    return {one["key"]: next(iter(one["value"].values()), None) for one in span.get("attributes", [])}
 
 
 class Change:
@@ -252,10 +279,12 @@ class Version:
 # What it means.
 
 
-def diagnosis(version, batches, requests):
+def diagnosis(version, batches, requests, traced):
     """The first of the causes whose signs are there, and why it is believed."""
     own, slow = ([one for one in told if (one["model"], str(one["version"])) == (version.model, version.number)]
                  for told in (batches, requests))
+    traced = [one for one in traced
+              if (one.get("jitney.model"), one.get("jitney.version")) == (version.model, version.number)]
     told = {"model": version.model, "version": version.number, "cause": "healthy",
             "not_in_time": round(version.not_in_time, 4), "evidence": [summary(version)]}
     if version.not_in_time <= BUDGET:
@@ -264,6 +293,7 @@ def diagnosis(version, batches, requests):
     told["evidence"].append(where(version))
     if slow:
         told["evidence"].append(where_slow(slow))
+    told["evidence"] += where_traced([one for one in traced if is_bad(one)])
     for cause, signs in CAUSES.items():
         evidence = signs(version, own)
         if evidence:
@@ -454,6 +484,30 @@ def where_slow(requests):
     whole = sum(stages.values()) or 1
     return (f"the {len(requests)} slow or failed requests that are remembered spent "
             f"{stages.get(most, 0) / whole:.0%} of their time in {most}")
+
+
+def is_bad(traced):
+    return traced.get("jitney.slow") or traced.get("jitney.code") != "OK"
+
+
+def where_traced(requests):
+    """Where the time of slow or failed requests went, by their traces, and which trace to open."""
+    if not requests:
+        return []
+    most = [max(one["stages"], key=one["stages"].get, default="nothing") for one in requests]
+    stage = max(set(most), key=most.count)
+    told = f"of {len(requests)} slow or failed requests that are traced, {most.count(stage)} spent most of their time in {stage}"
+    devices = [one["jitney.device"] for one in requests if "jitney.device" in one]
+    if devices:
+        device = max(set(devices), key=devices.count)
+        told += f"; {devices.count(device)} of {len(devices)} ran on {device}"
+    slowest = max(requests, key=lambda one: one["total_ms"])
+    parts = sorted(slowest["stages"].items(), key=lambda part: part[1], reverse=True)[:2]
+    parts = ", ".join(f"{name} {shown(part / 1e3)}" for name, part in parts)
+    batch = "".join(f", in a batch of {slowest[rows]} rows on {slowest['jitney.device']}"
+                    for rows in ["jitney.batch.rows"] if rows in slowest)
+    return [told, f"the slowest that is traced took {shown(slowest['total_ms'] / 1e3)} ({parts}{batch}): "
+                  f"trace {slowest['trace']}"]
 
 
 def shown(seconds):

@@ -16,6 +16,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from prometheus import Prometheus, get, needs_prometheus
+from receiver import Receiver
 from server import BINARY, HANG, ROOT, Server, simulated
 
 LOAD = BINARY.with_name("jitney-load")
@@ -63,9 +64,16 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(models):
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def server(models, receiver):
     loaded = ["well", "heavy", "lopsided", "crowded", "shared", "replaced", "listening"]
     flags = [word for model in loaded for word in ("--load-model", model)]
+    flags += ["--otlp-endpoint", receiver.endpoint, "--otlp-protocol", "http", "--trace-ratio", "0"]
     with Server(models, "--model-control", "explicit", *flags) as server:
         yield server
 
@@ -73,8 +81,8 @@ def server(models):
 class Drill:
     """Looks at a server, what it remembers, and what the script makes of them."""
 
-    def __init__(self, server, folder):
-        self.server, self.folder, self.looks = server, folder, []
+    def __init__(self, server, folder, receiver=None):
+        self.server, self.folder, self.receiver, self.looks = server, folder, receiver, []
         self.look()
 
     def look(self):
@@ -109,7 +117,20 @@ class Drill:
         # What the console adds is evidence; the metrics alone are enough to know.
         assert blind["cause"] == told["cause"]
         assert told["cause"] == "healthy" or len(told["evidence"]) > len(blind["evidence"])
-        return told
+        if told["cause"] == "healthy":
+            return told
+        traced = said_of(model, *exported, "--traces", self.spans_of(model))
+        assert traced["cause"] == told["cause"]
+        assert len(traced["evidence"]) == len(told["evidence"]) + 2
+        return traced
+
+    def spans_of(self, model):
+        """What has been sent, as soon as it tells of such a model."""
+        until = time.monotonic() + HANG
+        while not any(f'"infer {model}"' in line for line in self.receiver.lines):
+            assert time.monotonic() < until, f"{model}: no traces"
+            time.sleep(0.25)
+        return self.put("spans", "\n".join(self.receiver.lines))
 
 
 def said_of(model, *arguments):
@@ -130,8 +151,8 @@ def has(told, pattern):
 
 
 @pytest.fixture
-def drill(server, tmp_path):
-    return Drill(server, tmp_path)
+def drill(server, receiver, tmp_path):
+    return Drill(server, tmp_path, receiver)
 
 
 @contextmanager
@@ -168,6 +189,8 @@ def test_a_slow_device_is_named(server, drill, tmp_path):
     assert has(told, r"simulated:3 took .* and simulated:2 .* times as long is expected")
     [there, slow] = has(told, r"(\d+) of the (\d+) slow batches that are remembered ran there")
     assert 0 < int(there) == int(slow)
+    assert has(told, r"that are traced, \d+ spent most of their time in execute; (\d+) of \1 ran on simulated:3")
+    assert has(told, r"execute 1 s, .* in a batch of 1 rows on simulated:3\): trace [0-9a-f]{32}")
 
 
 def test_too_much_load_is_named(server, drill, tmp_path):
@@ -176,6 +199,7 @@ def test_too_much_load_is_named(server, drill, tmp_path):
         told = drill.diagnosis("crowded")
     assert told["cause"] == "queue", told
     assert has(told, r"remembered spent \d+% of their time in queue")
+    assert has(told, r"that are traced, \d+ spent most of their time in queue")
 
 
 def test_few_requests_of_very_many_rows_are_named(server, drill, tmp_path):
@@ -186,6 +210,7 @@ def test_few_requests_of_very_many_rows_are_named(server, drill, tmp_path):
     told = drill.diagnosis("shared")
     assert told["cause"] == "big batch", told
     assert has(told, r"the largest that are remembered had (50\d|5[1-9]\d), ")
+    assert has(told, r"the slowest that is traced .*, in a batch of 5\d\d rows|the slowest that is traced .*queue")
 
 
 def test_a_version_that_was_just_loaded_is_named(server, drill, tmp_path):
@@ -234,6 +259,7 @@ def test_clients_that_send_slowly_are_named(server, drill, tmp_path):
     told = drill.diagnosis("listening")
     assert told["cause"] == "slow client", told
     assert has(told, r"remembered spent \d+% of their time in decode")
+    assert has(told, r"that are traced, \d+ spent most of their time in decode")
 
 
 def test_a_model_that_takes_long_itself_is_named(server, drill, tmp_path):
