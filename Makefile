@@ -81,7 +81,7 @@ FUZZ_SECONDS ?= 600
 
 .PHONY: fuzz
 fuzz: tools ## Fuzz what reads clients' bytes and people's files
-	scripts/fuzz.sh $(FUZZ_SECONDS)
+	$(PYTHON) scripts/fuzz.py $(FUZZ_SECONDS)
 
 .PHONY: fmt
 fmt: tools ## Format the code

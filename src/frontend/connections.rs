@@ -89,6 +89,9 @@ fn http(max_concurrent_streams: u32) -> Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_concurrent_streams(max_concurrent_streams)
+        // Calls that are cancelled before anybody looked at them: a client may give up all that it has at
+        // once, and its other calls are not to end with its connection, as they would after 20.
+        .max_pending_accept_reset_streams(max_concurrent_streams as usize)
         .keep_alive_interval(KEEPALIVE);
     builder
 }

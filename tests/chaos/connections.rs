@@ -1,0 +1,128 @@
+//! More connections than anybody needs.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::extent;
+use super::repository::Repository;
+use super::server::{Possessions, Server};
+use super::within;
+use super::witness::{Witness, warm};
+
+const BODY: &str =
+    r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1.5,2.5,3.5,4.5]}]}"#;
+
+/// Asks over REST, and leaves the connection open.
+pub(crate) async fn ask(connection: &mut TcpStream) -> std::io::Result<String> {
+    let head = "POST /v2/models/m/infer HTTP/1.1\r\nHost: jitney\r\nContent-Length:";
+    let request = format!("{head} {}\r\n\r\n{BODY}", BODY.len());
+    connection.write_all(request.as_bytes()).await?;
+    answer(connection).await
+}
+
+/// One answer, of which nothing is left behind.
+pub(crate) async fn answer(connection: &mut TcpStream) -> std::io::Result<String> {
+    let mut read = Vec::new();
+    loop {
+        if connection.read_buf(&mut read).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = String::from_utf8_lossy(&read);
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Some(length) = length(head)
+            && body.len() >= length
+        {
+            return Ok(text.into_owned());
+        }
+    }
+}
+
+fn length(head: &str) -> Option<usize> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    let (_, length) = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
+    length.parse().ok()
+}
+
+fn assert_right(answer: &str) {
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("[1.5,2.5,3.5,4.5]"), "{answer}");
+}
+
+/// So many connections, each of which has been answered.
+async fn connect(server: &Server, many: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..many {
+        open.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    for connection in &mut open {
+        assert_right(&within("an answer", ask(connection)).await.unwrap());
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_are_all_answered() {
+    let many = extent(1000, 9900);
+    let repository = Repository::of("", "");
+    let server = Server::start(&repository.path(), &[]);
+    warm(&server, 2000).await;
+    // What allocators keep of so many is kept for the next.
+    drop(connect(&server, many).await);
+    let before = server.settles(Possessions::ANY).await;
+    let witness = Witness::begin(&server, 4);
+    let open = connect(&server, many).await;
+    let during = server.has();
+    assert!(during.descriptors >= many);
+    let tally = witness.tells().await;
+    tally.assert_all_right();
+    drop(open);
+    let after = server.settles(before).await;
+    println!(
+        "chaos: {many} connections: all answered; {} others right, the slowest {:?}; \
+         {before:?}, {during:?}, {after:?}",
+        tally.right, tally.slowest
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_descriptors_who_is_connected_is_served_and_others_wait() {
+    let repository = Repository::of("", "");
+    let server = Server::start(&repository.path(), &[]);
+    warm(&server, 2000).await;
+    let before = server.has();
+    let witness = Witness::begin(&server, 4);
+    witness.sees(100).await;
+    server.allow_descriptors(server.has().descriptors + 10);
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        open.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut answered = 0;
+    for connection in &mut open {
+        let patience = Duration::from_millis(20);
+        match tokio::time::timeout(patience, ask(connection)).await {
+            Ok(answer) => {
+                assert_right(&answer.unwrap());
+                answered += 1;
+            }
+            // It waits to be accepted.
+            Err(_) => {}
+        }
+    }
+    assert!((1..50).contains(&answered), "{answered}");
+    witness.sees(100).await;
+    // Whoever goes makes room.
+    drop(open);
+    let mut late = TcpStream::connect(server.address).await.unwrap();
+    assert_right(&within("an answer", ask(&mut late)).await.unwrap());
+    drop(late);
+    let tally = witness.tells().await;
+    tally.assert_all_right();
+    let after = server.settles(before).await;
+    println!(
+        "chaos: no descriptors left: {answered} of 100 got in; {} others right; {before:?}, {after:?}",
+        tally.right
+    );
+}

@@ -1,0 +1,84 @@
+//! Ten times what can be done.
+
+use std::time::Duration;
+
+use jitney_load::proto::ModelInferRequest;
+use jitney_load::{Arrivals, Endpoint, Mix, Plan, Recording, Request, Target};
+use prost::Message;
+
+use super::extent;
+use super::repository::Repository;
+use super::request::rows;
+use super::server::{Possessions, Server};
+use super::witness::{Witness, warm};
+
+/// What an answer is worth waiting for.
+const DEADLINE: Duration = Duration::from_millis(500);
+
+/// Offers so many requests a second.
+async fn offer(server: &Server, rate: f64, duration: Duration) -> Recording {
+    let address = server.address.to_string();
+    let target = Target::connect(Endpoint::from(&address), 4).await.unwrap();
+    let message = rows("m", 1, 1).encode_to_vec();
+    let message = ModelInferRequest::decode(message.as_slice()).unwrap();
+    let request = Request::with_deadline(message, DEADLINE);
+    let plan = Plan::new(Arrivals::poisson(rate), Duration::ZERO, duration);
+    plan.run(&target, &Mix::new(vec![request])).await.unwrap()
+}
+
+/// What was answered in time, a second.
+fn good(recording: &Recording, duration: Duration) -> f64 {
+    recording.outcomes.ok as f64 / duration.as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_times_too_much_is_refused_and_passes() {
+    // 8 rows in 160 ms: 50 a second.
+    let repository = Repository::of(
+        "max_batch_size = 8\nmax_queue_size = 256",
+        "fixed_ms = 152\nper_row_ms = 1",
+    );
+    let server = Server::start(&repository.path(), &[]);
+    warm(&server, 200).await;
+    let before = server.has();
+    let usual = Duration::from_secs(extent(3, 20) as u64);
+    let peak = good(&offer(&server, 75.0, usual).await, usual);
+    let rush = Duration::from_secs(extent(5, 60) as u64);
+    let (most, recording) = tokio::join!(most(&server, rush), offer(&server, 500.0, rush));
+    let told = &recording.outcomes;
+    assert_eq!((told.wrong, told.doubled), (0, 0), "{told:?}");
+    assert!(
+        told.failed.keys().all(|code| is_push_back(code)),
+        "{told:?}"
+    );
+    assert_eq!(told.missing, 0, "{told:?}");
+    let witness = Witness::begin(&server, 4);
+    witness.sees(50).await;
+    let tally = witness.tells().await;
+    tally.assert_all_right();
+    let after = server.settles(before).await;
+    println!(
+        "chaos: 10 times overload for {rush:?}: {:.0} good answers a second of {peak:.0} at 1.5 times; \
+         afterwards the slowest {:?}; {before:?}, at most {most:?}, {after:?}",
+        good(&recording, rush),
+        tally.slowest
+    );
+}
+
+fn is_push_back(code: &str) -> bool {
+    matches!(code, "RESOURCE_EXHAUSTED" | "DEADLINE_EXCEEDED")
+}
+
+/// The most memory that it has meanwhile.
+async fn most(server: &Server, time: Duration) -> Possessions {
+    let mut most = server.has();
+    let end = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = server.has();
+        if now.resident_kib > most.resident_kib {
+            most = now;
+        }
+    }
+    most
+}

@@ -1,0 +1,190 @@
+//! A server in a process of its own, and what it has.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use jitney::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use tonic::transport::{Channel, Endpoint};
+
+use super::within;
+
+/// One server is dealt something at a time: what it has is to be its own doing.
+static TURN: Mutex<()> = Mutex::new(());
+/// What its memory may be more than before: what allocators keep differs a little from time to time.
+const MORE: f64 = 1.05;
+/// From one look at what it has to the next.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
+
+/// What a process has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Possessions {
+    pub(crate) resident_kib: u64,
+    pub(crate) threads: usize,
+    pub(crate) descriptors: usize,
+}
+
+impl Possessions {
+    /// More than any server has when nobody is connected, but for its memory.
+    pub(crate) const ANY: Self = Self {
+        resident_kib: u64::MAX,
+        threads: 32,
+        descriptors: 32,
+    };
+}
+
+/// A connection to a server that is made when it is first used.
+pub(crate) fn channel(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect_lazy()
+}
+
+/// A client with a connection of its own.
+pub(crate) fn client(address: SocketAddr) -> Client {
+    Client::new(channel(address))
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX)
+}
+
+/// A server that has begun to serve; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Server {
+    /// Serves a repository, gRPC and REST on one port, with these flags.
+    pub(crate) fn start(repository: &Path, flags: &[&str]) -> Self {
+        Self::start_with(repository, flags, &[])
+    }
+
+    /// The same with variables of its own.
+    pub(crate) fn start_with(repository: &Path, flags: &[&str], set: &[(&str, &str)]) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_jitney"))
+            .arg("serve")
+            .arg(repository)
+            .args(["--grpc-address", "127.0.0.1:0"])
+            .args(["--http-address", "127.0.0.1:0"])
+            .args(["--metrics-address", "off", "--lame-duck-ms", "0"])
+            .args(flags)
+            .envs(set.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let kept = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                *kept.lock().unwrap() += &(line + "\n");
+            }
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = lines.by_ref().map_while(Result::ok);
+        let address = said.find_map(|line| {
+            let address = line.strip_prefix("gRPC on ")?.to_owned();
+            address.split(' ').next()?.parse().ok()
+        });
+        let is_ready = said.any(|line| line == "ready");
+        // Nobody reads further, and a full pipe would stop it.
+        thread::spawn(move || lines.for_each(drop));
+        assert!(is_ready, "{}", log.lock().unwrap());
+        Self {
+            child,
+            address: address.unwrap(),
+            log,
+            _turn: turn,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        client(self.address)
+    }
+
+    /// Everything that it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.process(), signal).unwrap();
+    }
+
+    /// Bounds its descriptors from now on.
+    pub(crate) fn allow_descriptors(&self, most: usize) {
+        let limit = Rlimit {
+            current: Some(most as u64),
+            maximum: Some(20_000),
+        };
+        prlimit(Some(self.process()), Resource::Nofile, limit).unwrap();
+    }
+
+    /// Its exit, once it comes.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        within("the server ends", async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await
+    }
+
+    /// What it has now.
+    pub(crate) fn has(&self) -> Possessions {
+        let folder = format!("/proc/{}", self.child.id());
+        let status = fs::read_to_string(format!("{folder}/status")).unwrap();
+        let of = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap().split_whitespace().next().unwrap().to_owned()
+        };
+        Possessions {
+            resident_kib: of("VmRSS:").parse().unwrap(),
+            threads: of("Threads:").parse().unwrap(),
+            descriptors: fs::read_dir(format!("{folder}/fd")).unwrap().count(),
+        }
+    }
+
+    /// Waits until it has no more than before; panics if it never comes to that.
+    pub(crate) async fn settles(&self, before: Possessions) -> Possessions {
+        let most = before.resident_kib as f64 * MORE;
+        let mut now = self.has();
+        let settled = tokio::time::timeout(super::HANG, async {
+            while now.resident_kib as f64 > most
+                || now.threads > before.threads
+                || now.descriptors > before.descriptors
+            {
+                tokio::time::sleep(LOOK).await;
+                now = self.has();
+            }
+        });
+        let is_settled = settled.await.is_ok();
+        assert!(is_settled, "before {before:?}, and now {now:?}");
+        now
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
