@@ -55,6 +55,12 @@ pub fn read_model_policy(file: &Path, source: &str) -> Result<ModelPolicy, Repor
             let message = format!("found true; allowed: false, because {reason}");
             table.contradict("response_cache", message);
         }
+        if let BackendPolicy::Simulated(_) = policy.backend
+            && let Some(name) = policy.tensors.optional().next()
+        {
+            let message = format!("{name:?} is optional; a simulated model has no value for it");
+            table.contradict("inputs", message);
+        }
         policy
     })
 }

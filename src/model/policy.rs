@@ -48,6 +48,15 @@ impl ModelPolicy {
         let sequence = self.sequence.as_ref();
         sequence.map(|_| "it depends on what came before in its [sequence]")
     }
+
+    /// The names of the inputs that a request need not bring.
+    pub fn spare(&self) -> impl Iterator<Item = &str> {
+        let mask = self
+            .padding
+            .iter()
+            .filter_map(|padding| padding.mask.as_deref());
+        self.tensors.optional().chain(mask)
+    }
 }
 
 /// What is handed on as it was written.

@@ -56,7 +56,7 @@ impl Assembly {
                 },
                 signature,
                 batching,
-                mask: None,
+                spare: Vec::new(),
                 runs: parts.iter().map(|(_, part)| part.runs).sum(),
             },
             artifact,

@@ -15,6 +15,7 @@ use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::{Lane, Levels};
 use super::limiter::{Limiter, Stake, TooMany};
+use super::optional;
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
 use super::rehearsal::Rehearsal;
@@ -59,6 +60,8 @@ pub(super) enum LoadFailure {
     WarmUp(String),
     #[error("{0}")]
     Tensors(String),
+    #[error("the configuration says that requests may leave inputs out (optional), but {0}")]
+    Optional(String),
     #[error("no thread could be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -117,6 +120,7 @@ impl Plan {
     fn check(&self) -> InputCheck {
         let stacking = Arc::clone(&self.stacking);
         let check = InputCheck::new(&self.artifact.id.model, self.client.clone(), stacking);
+        let check = check.leaving_out(&self.artifact.policy.tensors);
         check.behind(self.facade.clone())
     }
 
@@ -130,7 +134,7 @@ impl Plan {
                 Batching::Alone(_) => 1,
             },
             batching: self.batching,
-            mask: policy.padding.and_then(|padding| padding.mask),
+            spare: policy.spare().map(str::to_owned).collect(),
             runs: 1,
         }
     }
@@ -262,6 +266,7 @@ impl Loader {
         };
         if let Some(policy) = &artifact.policy.padding {
             let padding = Padding::resolve(policy, &signature).map_err(LoadFailure::Padding)?;
+            optional::check_padding(&artifact.policy, &signature, &padding)?;
             stacking.padding = Some(padding);
         }
         let warm_up = made_up(&artifact.policy, &signature, true);
@@ -269,9 +274,11 @@ impl Loader {
             policy: &warm_up,
             tensors: &artifact.policy.tensors,
             stacking: &stacking,
+            left_out: &[],
             clock: self.clock.as_ref(),
         };
         let batching = batching(&signature, executor, &artifact, &trial)?;
+        let batching = optional::batching(batching, executor, &artifact.policy, &trial)?;
         if let Some(padding) = &stacking.padding {
             check_padding(executor, &artifact, &batching, &trial, padding)?;
         }
@@ -589,9 +596,10 @@ fn warm(
         policy: &plan.warm_up,
         tensors: &policy.tensors,
         stacking: &plan.stacking,
+        left_out: &[],
         clock,
     };
-    match trial.warm_up(executor, policy.batch.max_batch_size) {
+    match optional::warm_up(&trial, executor, policy) {
         Err(error) if !policy.warm_up.shapes.is_empty() => {
             Err(LoadFailure::WarmUp(error.to_string()))
         }

@@ -21,6 +21,7 @@ mod journey;
 mod lane;
 mod limiter;
 mod loading;
+mod optional;
 mod order;
 mod padding;
 mod placing;

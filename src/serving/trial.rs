@@ -44,10 +44,13 @@ pub(super) enum Verdict {
 }
 
 /// Makes up inputs of one model, as its policy and its stacking want them.
+#[derive(Clone, Copy)]
 pub(super) struct Trial<'a> {
     pub(super) policy: &'a WarmUpPolicy,
     pub(super) tensors: &'a TensorsPolicy,
     pub(super) stacking: &'a Stacking,
+    /// Positions of the inputs that are left out.
+    pub(super) left_out: &'a [usize],
     pub(super) clock: &'a dyn Clock,
 }
 
@@ -212,6 +215,9 @@ impl Trial<'_> {
         let specs = signature.inputs.iter().enumerate();
         specs
             .map(|(position, spec)| {
+                if self.left_out.contains(&position) {
+                    return Tensor::absent(spec.dtype);
+                }
                 let padding = self.stacking.padding.as_ref();
                 if let Some(padding) = padding.filter(|padding| padding.is_mask(position))
                     && let Some(mask) = padding.ones(spec, rows, length)

@@ -111,6 +111,7 @@ fn input(spec: &TensorSpec, policy: &ModelPolicy, batched: bool) -> ModelInput {
         format: format.into(),
         dims: dims(spec, batched),
         reshape: said.and_then(|said| reshape(said.reshape.as_ref())),
+        optional: said.is_some_and(|said| said.optional),
         ..ModelInput::default()
     }
 }

@@ -28,6 +28,7 @@ mod metrics;
 mod mutation;
 mod node;
 mod occupant;
+mod optional;
 mod overload;
 mod padding;
 mod pbtxt;

@@ -59,7 +59,7 @@ pub(super) const FIELDS: &[(&str, Meaning)] = &[
     ("ModelInput.reshape", Is("`reshape`")),
     ("ModelInput.is_shape_tensor", Refused("TensorRT's shape tensors are not offered; leave it out")),
     ("ModelInput.allow_ragged_batch", Refused("requests are not strung together; `[padding]` in model.toml puts rows of different lengths together")),
-    ("ModelInput.optional", Refused("every request brings every input; leave it out, and an input that the graph has a value for always has that value")),
+    ("ModelInput.optional", Is("`optional`: of an input for which the graph has a value")),
     ("ModelInput.is_non_linear_format_io", Refused("TensorRT's formats are not offered; leave it out")),
     ("ModelTensorReshape.shape", Is("the shape that the model has")),
     ("ModelOutput.name", Is("`name`, the model's own")),
