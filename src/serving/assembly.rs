@@ -57,6 +57,7 @@ impl Assembly {
                 signature,
                 batching,
                 spare: Vec::new(),
+                together: None,
                 runs: parts.iter().map(|(_, part)| part.runs).sum(),
             },
             artifact,

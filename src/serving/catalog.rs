@@ -139,6 +139,7 @@ impl Version {
             batching: self.batching.clone(),
             max_batch_size: self.max_batch_size(),
             spare: self.policy.spare().map(str::to_owned).collect(),
+            together: None,
             runs: self.runs,
         }
     }

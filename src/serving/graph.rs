@@ -16,6 +16,8 @@ pub struct Interface {
     pub max_batch_size: usize,
     /// Inputs that a request need not bring.
     pub spare: Vec<String>,
+    /// How requests of different lengths share a batch, if they do.
+    pub together: Option<&'static str>,
     /// Models that run for one request: 1, but for ensembles.
     pub runs: usize,
 }

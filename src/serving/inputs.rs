@@ -34,7 +34,7 @@ pub(super) struct InputCheck {
     model: String,
     signature: Signature,
     stacking: Arc<Stacking>,
-    /// Whether any dimension varies that is neither counted nor padded, so that there is more than one
+    /// Whether any dimension varies that is neither counted nor padded nor laid end to end, so that there is more than one
     /// shape class.
     shaped: bool,
     hasher: RandomState,
@@ -48,10 +48,10 @@ impl InputCheck {
     pub(super) fn new(model: &str, signature: Signature, stacking: Arc<Stacking>) -> Self {
         let specs = signature.inputs.iter().enumerate();
         let shaped = specs.into_iter().any(|(position, spec)| {
-            let padded = stacking.input_axis(position);
+            let (padded, laid) = (stacking.input_axis(position), stacking.is_laid(position));
             let dimensions = spec.dimensions.iter().enumerate().skip(1);
             let mut others = dimensions.filter(|(axis, _)| Some(*axis) != padded);
-            others.any(|(_, dimension)| dimension.size.is_none())
+            !laid && others.any(|(_, dimension)| dimension.size.is_none())
         });
         Self {
             model: model.to_owned(),
@@ -335,7 +335,8 @@ impl InputCheck {
             return ShapeClass(0);
         }
         let mut hasher = self.hasher.build_hasher();
-        for (position, tensor) in inputs.iter().enumerate() {
+        let kept = inputs.iter().enumerate();
+        for (position, tensor) in kept.filter(|(position, _)| !self.stacking.is_laid(*position)) {
             let padded = self.stacking.input_axis(position);
             for (axis, dimension) in tensor.shape.iter().enumerate().skip(1) {
                 if Some(axis) != padded {

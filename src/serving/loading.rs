@@ -18,6 +18,7 @@ use super::limiter::{Limiter, Stake, TooMany};
 use super::optional;
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
+use super::ragged::{self, Ragged};
 use super::rehearsal::Rehearsal;
 use super::runner::Runner;
 use super::sequences::Sequences;
@@ -25,7 +26,7 @@ use super::site::{Made, Site};
 use super::stacking::Stacking;
 use super::stateful::{self, Stateful};
 use super::statistics::Ledger;
-use super::trial::{Trial, Verdict};
+use super::trial::{GUESS, Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
@@ -60,6 +61,10 @@ pub(super) enum LoadFailure {
     WarmUp(String),
     #[error("{0}")]
     Tensors(String),
+    #[error(
+        "the configuration says how requests of different lengths share a batch ([ragged]), but {0}"
+    )]
+    Ragged(String),
     #[error("the configuration says that requests may leave inputs out (optional), but {0}")]
     Optional(String),
     #[error("no thread could be started: {0}")]
@@ -135,6 +140,7 @@ impl Plan {
             },
             batching: self.batching,
             spare: policy.spare().map(str::to_owned).collect(),
+            together: self.stacking.together(),
             runs: 1,
         }
     }
@@ -254,7 +260,9 @@ impl Loader {
         let batch = &mut artifact.policy.batch;
         let batch_axis = batch.axis;
         // A model whose first dimension is fixed takes just that many rows.
-        if let (BatchAxis::First, Some(rows)) = (batch.axis, signature.fixed_rows()) {
+        if let (BatchAxis::First, Some(rows), None) =
+            (batch.axis, signature.fixed_rows(), &artifact.policy.ragged)
+        {
             signature.vary_rows();
             batch.sizes = vec![rows];
             batch.max_batch_size = batch.max_batch_size.min(rows);
@@ -263,6 +271,7 @@ impl Loader {
             batched: true,
             sizes: artifact.policy.batch.sizes.clone(),
             padding: None,
+            ragged: ragged(&mut artifact.policy, &signature).map_err(LoadFailure::Ragged)?,
         };
         if let Some(policy) = &artifact.policy.padding {
             let padding = Padding::resolve(policy, &signature).map_err(LoadFailure::Padding)?;
@@ -275,16 +284,22 @@ impl Loader {
             tensors: &artifact.policy.tensors,
             stacking: &stacking,
             left_out: &[],
+            guess: GUESS,
             clock: self.clock.as_ref(),
         };
-        let batching = batching(&signature, executor, &artifact, &trial)?;
+        let batching = match &stacking.ragged {
+            Some(ragged) => ragged.batching(executor, &artifact.policy, &trial)?,
+            None => batching(&signature, executor, &artifact, &trial)?,
+        };
         let batching = optional::batching(batching, executor, &artifact.policy, &trial)?;
         if let Some(padding) = &stacking.padding {
             check_padding(executor, &artifact, &batching, &trial, padding)?;
         }
         stacking.batched = batching.is_rows();
         let stateful = stateful(&artifact, &signature, stacking.batched)?;
-        let sent = stateful.as_ref().map_or(&signature, |it| &it.client);
+        let laid = stacking.ragged.as_ref();
+        let sent = laid.map_or(&signature, |ragged| &ragged.client);
+        let sent = stateful.as_ref().map_or(sent, |it| &it.client);
         let names = sent.outputs.iter().map(|spec| spec.name.as_str().into());
         let output_names = names.collect();
         let seen = Facade::resolve(&artifact.policy.tensors, batch_axis, sent)
@@ -475,6 +490,18 @@ fn stateful(
         .map_err(LoadFailure::Sequence)
 }
 
+/// How requests are laid end to end. Where their inputs keep a batch dimension they are padded instead.
+fn ragged(policy: &mut ModelPolicy, signature: &Signature) -> Result<Option<Ragged>, String> {
+    let Some(ragged) = &policy.ragged else {
+        return Ok(None);
+    };
+    if let Some(padding) = ragged::padded(ragged, policy.padding.as_ref(), signature)? {
+        policy.padding = Some(padding);
+        return Ok(None);
+    }
+    Ragged::resolve(ragged, &policy.tensors, signature).map(Some)
+}
+
 fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {
     let padding = stacking.padding.as_ref();
     Policy {
@@ -597,6 +624,7 @@ fn warm(
         tensors: &policy.tensors,
         stacking: &plan.stacking,
         left_out: &[],
+        guess: GUESS,
         clock,
     };
     match optional::warm_up(&trial, executor, policy) {
@@ -622,6 +650,7 @@ fn rehearse(executor: &mut dyn Executor, plan: &Plan) -> Result<(), LoadFailure>
         check: &plan.check(),
         signature: &plan.client,
         stateful: plan.stateful.as_deref(),
+        ragged: plan.stacking.ragged.as_ref(),
         batched: plan.stacking.batched,
         sizes: &plan.stacking.sizes,
         max_batch_size: policy.batch.max_batch_size,

@@ -26,6 +26,7 @@ mod order;
 mod padding;
 mod placing;
 mod profile;
+mod ragged;
 mod reconcile;
 mod rehearsal;
 mod request;

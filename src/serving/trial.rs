@@ -4,6 +4,8 @@
 //! time. So before requests are put together, two rows are run alone and together, and must agree;
 //! and before rows are padded, one is run padded and not, or more and less.
 
+mod ragged;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +23,7 @@ use crate::tensor::{
 };
 
 /// What varying dimensions are tried with when `model.toml` does not say.
-const GUESS: i64 = 8;
+pub(super) const GUESS: i64 = 8;
 /// The length that rows are warmed up with where they are padded to any.
 const GUESSED_LENGTH: usize = 32;
 /// The length of the row that is padded to see whether that changes its answer.
@@ -51,6 +53,8 @@ pub(super) struct Trial<'a> {
     pub(super) stacking: &'a Stacking,
     /// Positions of the inputs that are left out.
     pub(super) left_out: &'a [usize],
+    /// What dimensions that vary are tried with where nothing says it.
+    pub(super) guess: i64,
     pub(super) clock: &'a dyn Clock,
 }
 
@@ -64,8 +68,8 @@ impl Trial<'_> {
         let signature = executor.signature().clone();
         let mut times = Vec::new();
         for length in self.lengths(&signature) {
-            for rows in self.sizes(&signature, length, max_batch_size) {
-                let inputs = self.inputs(&signature, rows, length, 0);
+            for rows in self.sizes(&signature, length, max_batch_size)? {
+                let inputs = self.batch(&signature, rows, length)?;
                 for _ in 0..self.policy.runs {
                     run(executor, &inputs)?;
                 }
@@ -110,11 +114,16 @@ impl Trial<'_> {
     }
 
     /// The numbers of rows that are warmed up: as many as may be made up.
-    fn sizes(&self, signature: &Signature, length: usize, max_batch_size: usize) -> Vec<usize> {
+    fn sizes(
+        &self,
+        signature: &Signature,
+        length: usize,
+        max_batch_size: usize,
+    ) -> Result<Vec<usize>, RunError> {
         if !self.stacking.batched {
-            return vec![1];
+            return Ok(vec![1]);
         }
-        let one = self.inputs(signature, 1, length, 0);
+        let one = self.batch(signature, 1, length)?;
         let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
         let tokens = self.stacking.padding.as_ref();
         let tokens = tokens.map_or(usize::MAX, |padding| padding.max_batch_tokens);
@@ -122,15 +131,31 @@ impl Trial<'_> {
             .min(tokens / length.max(1))
             .clamp(1, max_batch_size);
         if self.stacking.sizes.is_empty() {
-            return vec![1, most];
+            return Ok(vec![1, most]);
         }
         let sizes = self.stacking.sizes.iter().copied();
-        sizes.filter(|size| *size <= most).collect()
+        Ok(sizes.filter(|size| *size <= most).collect())
+    }
+
+    /// A batch of so many rows.
+    fn batch(
+        &self,
+        signature: &Signature,
+        rows: usize,
+        length: usize,
+    ) -> Result<Vec<Tensor>, RunError> {
+        match &self.stacking.ragged {
+            Some(ragged) => self.laid(ragged, rows),
+            None => Ok(self.inputs(signature, rows, length, 0)),
+        }
     }
 
     /// Tries whether rows are independent.
     pub(super) fn rows_are_independent(&self, executor: &mut dyn Executor) -> Verdict {
-        verdict(self.compare_rows(executor))
+        verdict(match &self.stacking.ragged {
+            Some(ragged) => self.compare_requests(executor, ragged),
+            None => self.compare_rows(executor),
+        })
     }
 
     fn compare_rows(&self, executor: &mut dyn Executor) -> Result<Option<String>, RunError> {
@@ -211,6 +236,25 @@ impl Trial<'_> {
         shape.map(|shape| &shape.dimensions[..]).or_else(listed)
     }
 
+    /// A shape of so many rows.
+    fn shape(&self, spec: &TensorSpec, rows: usize) -> Shape {
+        let (stated, batched) = (self.stated(spec), self.stacking.batched);
+        let inner = usize::from(batched);
+        let mut dimensions: Vec<i64> = Vec::with_capacity(spec.dimensions.len());
+        for (index, dimension) in spec.dimensions.iter().enumerate() {
+            let stated = index
+                .checked_sub(inner)
+                .and_then(|index| stated?.get(index).copied())
+                .filter(|size| *size >= 0);
+            dimensions.push(match dimension.size {
+                _ if batched && index == 0 => i64::try_from(rows).unwrap_or(1),
+                Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
+                None => stated.unwrap_or(self.guess),
+            });
+        }
+        Shape::new(&dimensions)
+    }
+
     fn inputs(&self, signature: &Signature, rows: usize, length: usize, seed: u64) -> Vec<Tensor> {
         let specs = signature.inputs.iter().enumerate();
         specs
@@ -227,7 +271,7 @@ impl Trial<'_> {
                         ..mask
                     };
                 }
-                let mut shape = shape(spec, self.stated(spec), rows, self.stacking.batched);
+                let mut shape = self.shape(spec, rows);
                 if let Some(axis) = self.stacking.input_axis(position) {
                     shape.set(axis, i64::try_from(length).unwrap_or(i64::MAX));
                 }
@@ -354,23 +398,6 @@ fn close(found: impl Iterator<Item = f64>, expected: impl Iterator<Item = f64>) 
             || (found.is_nan() && expected.is_nan())
             || (found - expected).abs() <= bound
     })
-}
-
-fn shape(spec: &TensorSpec, stated: Option<&[i64]>, rows: usize, batched: bool) -> Shape {
-    let inner = usize::from(batched);
-    let mut dimensions: Vec<i64> = Vec::with_capacity(spec.dimensions.len());
-    for (index, dimension) in spec.dimensions.iter().enumerate() {
-        let stated = index
-            .checked_sub(inner)
-            .and_then(|index| stated?.get(index).copied())
-            .filter(|size| *size >= 0);
-        dimensions.push(match dimension.size {
-            _ if batched && index == 0 => i64::try_from(rows).unwrap_or(1),
-            Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
-            None => stated.unwrap_or(GUESS),
-        });
-    }
-    Shape::new(&dimensions)
 }
 
 /// Numbers between 0 and 1 that differ from element to element and from seed to seed; whole ones

@@ -35,6 +35,7 @@ mod pbtxt;
 mod poison;
 mod profile;
 mod pushed;
+mod ragged;
 mod receiver;
 mod reload;
 mod repository;

@@ -28,6 +28,7 @@ fn interface() -> Result<Interface, String> {
         signature,
         max_batch_size: 8,
         spare: Vec::new(),
+        together: None,
         runs: 1,
     })
 }
