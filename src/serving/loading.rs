@@ -18,7 +18,7 @@ use super::limiter::{Limiter, Stake, TooMany};
 use super::optional;
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
-use super::ragged::{self, Ragged};
+use super::ragged::Ragged;
 use super::rehearsal::Rehearsal;
 use super::runner::Runner;
 use super::sequences::Sequences;
@@ -51,7 +51,10 @@ pub(super) enum LoadFailure {
     Resource(#[from] TooMany),
     #[error("the configuration says that the first dimension counts rows (batch_axis), but {0}")]
     Axis(String),
-    #[error("model.toml says [padding], but {0}")]
+    #[error(
+        "rows of different lengths are to be padded ([padding], or allow_ragged_batch where inputs have \
+         a batch dimension), but {0}"
+    )]
     Padding(String),
     #[error("the configuration says that it is stateful ([sequence]), but {0}")]
     Sequence(String),
@@ -61,9 +64,7 @@ pub(super) enum LoadFailure {
     WarmUp(String),
     #[error("{0}")]
     Tensors(String),
-    #[error(
-        "the configuration says how requests of different lengths share a batch ([ragged]), but {0}"
-    )]
+    #[error("requests are to be laid end to end ([ragged], allow_ragged_batch), but {0}")]
     Ragged(String),
     #[error("the configuration says that requests may leave inputs out (optional), but {0}")]
     Optional(String),
@@ -271,7 +272,7 @@ impl Loader {
             batched: true,
             sizes: artifact.policy.batch.sizes.clone(),
             padding: None,
-            ragged: ragged(&mut artifact.policy, &signature).map_err(LoadFailure::Ragged)?,
+            ragged: Ragged::of(&mut artifact.policy, &signature).map_err(LoadFailure::Ragged)?,
         };
         if let Some(policy) = &artifact.policy.padding {
             let padding = Padding::resolve(policy, &signature).map_err(LoadFailure::Padding)?;
@@ -488,18 +489,6 @@ fn stateful(
     stateful
         .map(|stateful| Some(Arc::new(stateful)))
         .map_err(LoadFailure::Sequence)
-}
-
-/// How requests are laid end to end. Where their inputs keep a batch dimension they are padded instead.
-fn ragged(policy: &mut ModelPolicy, signature: &Signature) -> Result<Option<Ragged>, String> {
-    let Some(ragged) = &policy.ragged else {
-        return Ok(None);
-    };
-    if let Some(padding) = ragged::padded(ragged, policy.padding.as_ref(), signature)? {
-        policy.padding = Some(padding);
-        return Ok(None);
-    }
-    Ragged::resolve(ragged, &policy.tensors, signature).map(Some)
 }
 
 fn scheduling(policy: &ModelPolicy, stacking: &Stacking) -> Policy {

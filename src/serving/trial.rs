@@ -5,10 +5,11 @@
 //! and before rows are padded, one is run padded and not, or more and less.
 
 mod ragged;
+mod values;
 
 use std::time::Duration;
 
-use bytes::Bytes;
+pub(super) use values::{aligned, values};
 
 use super::padding::{PadInput, Padding};
 use super::stacking::Stacking;
@@ -18,9 +19,7 @@ use crate::model::{
     Signature, TensorPolicy, TensorSpec, TensorsPolicy, WarmUpPolicy, declared, round_up,
 };
 use crate::scheduler::Load;
-use crate::tensor::{
-    Dtype, Shape, Slicer, Tensor, append_element, cut, elements, pad_into, padded_bytes,
-};
+use crate::tensor::{Dtype, Shape, Slicer, Tensor, cut, elements, pad_into, padded_bytes};
 
 /// What varying dimensions are tried with when `model.toml` does not say.
 pub(super) const GUESS: i64 = 8;
@@ -398,53 +397,4 @@ fn close(found: impl Iterator<Item = f64>, expected: impl Iterator<Item = f64>) 
             || (found.is_nan() && expected.is_nan())
             || (found - expected).abs() <= bound
     })
-}
-
-/// Numbers between 0 and 1 that differ from element to element and from seed to seed; whole ones
-/// are 0 or 1, which are valid tokens, indices and flags nearly everywhere.
-pub(super) fn values(dtype: Dtype, count: usize, seed: u64) -> Bytes {
-    let mut state = seed
-        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        .wrapping_add(0x1234_5678_9ABC_DEF1);
-    let mut data = Vec::new();
-    for _ in 0..count {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        append_value(&mut data, dtype, state >> 40);
-    }
-    aligned(&data)
-}
-
-/// Appends one made-up element from 24 random bits.
-fn append_value(data: &mut Vec<u8>, dtype: Dtype, bits: u64) {
-    let share = bits as f32 / (1 << 24) as f32;
-    match dtype {
-        Dtype::Fp32 => data.extend(share.to_le_bytes()),
-        Dtype::Fp64 => data.extend(f64::from(share).to_le_bytes()),
-        Dtype::Fp16 => data.extend(half::f16::from_f32(share).to_le_bytes()),
-        Dtype::Bf16 => data.extend(half::bf16::from_f32(share).to_le_bytes()),
-        Dtype::Bytes => append_element(data, if bits & 1 == 0 { b"0" } else { b"1" }),
-        whole => {
-            data.push((bits & 1) as u8);
-            data.extend(std::iter::repeat_n(0, whole.size().unwrap_or(1) - 1));
-        }
-    }
-}
-
-/// A copy that starts where any element type may.
-pub(super) fn aligned(data: &[u8]) -> Bytes {
-    use crate::device::{AlignedMemory, HostMemory};
-
-    struct Owner(AlignedMemory, usize);
-    impl AsRef<[u8]> for Owner {
-        fn as_ref(&self) -> &[u8] {
-            self.0.as_slice().get(..self.1).unwrap_or(&[])
-        }
-    }
-    let mut memory = AlignedMemory::zeroed(data.len());
-    if let Some(start) = memory.as_mut_slice().get_mut(..data.len()) {
-        start.copy_from_slice(data);
-    }
-    Bytes::from_owner(Owner(memory, data.len()))
 }

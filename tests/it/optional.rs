@@ -196,3 +196,31 @@ inputs = [
     { name = "scale", dtype = "FP32", shape = [4], optional = true },
 ]
 "#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_an_ensemble_may_leave_out_what_a_request_may() {
+    let repository = Repository::new();
+    repository.add("optional", 1);
+    repository.configure("optional", INPUTS);
+    std::fs::create_dir_all(repository.folder("pipe").join("1")).unwrap();
+    repository.configure(
+        "pipe",
+        r#"
+[ensemble]
+inputs = [{ name = "x", dtype = "FP32", shape = [-1, 4] }, { name = "by", dtype = "FP32", shape = [-1, 1] }]
+outputs = [{ name = "y", dtype = "FP32", shape = [-1, 4] }]
+[[ensemble.steps]]
+model = "optional"
+inputs = { x = "x", shift = "by" }
+outputs = { y = "y" }
+"#,
+    );
+    let node = Node::start(&repository.path()).await;
+    let mut sent = raw("pipe", input("x", "FP32", &[1, 4]), row(1));
+    sent.inputs.push(input("by", "FP32", &[1, 1]));
+    sent.raw_input_contents
+        .push(bytes_of([7.0].into_iter()).into());
+    let answer = node.infer(sent).await.unwrap();
+    let expected = [10.0 + 7.0, 22.0 + 7.0, 36.0 + 7.0, 52.0 + 7.0];
+    assert_eq!(floats(&answer.raw_output_contents[0]), expected);
+}

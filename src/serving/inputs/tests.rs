@@ -232,6 +232,10 @@ fn rows_and_named_dimensions_must_agree() {
 
 /// The same model, of which a request may leave the mask out.
 fn optional() -> InputCheck {
+    check().leaving_out(&optional_mask())
+}
+
+fn optional_mask() -> TensorsPolicy {
     let mask = TensorPolicy {
         name: "mask".to_owned(),
         dtype: Dtype::Bool,
@@ -240,11 +244,10 @@ fn optional() -> InputCheck {
         format: None,
         optional: true,
     };
-    let policy = TensorsPolicy {
+    TensorsPolicy {
         inputs: vec![mask],
         outputs: Vec::new(),
-    };
-    check().leaving_out(&policy)
+    }
 }
 
 #[test]
@@ -280,4 +283,26 @@ fn what_is_optional_is_checked_if_it_comes() {
     );
     let other = refused(|request| drop(request.inputs.remove(2)));
     assert_eq!(other, r#"model "m": input ids INT16 [-1,-1] is missing"#);
+}
+
+#[test]
+fn an_input_of_nothing_but_rows_makes_another_class_too() {
+    let rows = |name: &str| spec(name, Dtype::Int16, vec![Dimension::varying("batch")]);
+    let signature = Signature {
+        inputs: vec![rows("x"), rows("mask")],
+        outputs: vec![rows("y")],
+    };
+    let optional = optional_mask();
+    let check = InputCheck::new("m", signature, stacking(None)).leaving_out(&optional);
+    let class = |names: &[&str]| {
+        let given = names.iter();
+        let inputs = given.map(|name| named(name, Dtype::Int16, &[1], vec![0; 2]));
+        let mut request = InferRequest {
+            inputs: inputs.collect(),
+            ..InferRequest::default()
+        };
+        check.check(&mut request, 4).unwrap().class
+    };
+    assert_ne!(class(&["x"]), class(&["x", "mask"]));
+    assert_eq!(class(&["mask", "x"]), class(&["x", "mask"]));
 }

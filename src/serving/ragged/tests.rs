@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
 use super::lay::make;
+use super::padded::padded;
 use super::*;
 use crate::device::HostDevice;
+use crate::model::PaddingPolicy;
 use crate::scheduler::Load;
 use crate::serving::stacking::Stacking;
 use crate::serving::staging::Staging;
@@ -182,7 +184,11 @@ fn what_cannot_be_is_said() {
     let refused = |change: fn(&mut RaggedPolicy)| {
         let mut policy = policy();
         change(&mut policy);
-        Ragged::resolve(&policy, &TensorsPolicy::default(), &whole()).unwrap_err()
+        let mut policy = ModelPolicy {
+            ragged: Some(policy),
+            ..ModelPolicy::default()
+        };
+        Ragged::of(&mut policy, &whole()).unwrap_err()
     };
     let unknown = refused(|policy| policy.inputs[0] = "w".to_owned());
     assert!(unknown.starts_with("there is no input \"w\"; the model has ends FP32 [-1], x"));
