@@ -34,8 +34,8 @@ pub(super) struct InputCheck {
     model: String,
     signature: Signature,
     stacking: Arc<Stacking>,
-    /// Whether any dimension varies that is neither counted nor padded nor laid end to end, so that there is more than one
-    /// shape class.
+    /// Whether any dimension varies that is neither counted nor padded nor laid end to end, so that
+    /// there is more than one shape class.
     shaped: bool,
     hasher: RandomState,
     /// Positions of the inputs that a request may leave out.
@@ -327,8 +327,9 @@ impl InputCheck {
         Ok(length)
     }
 
-    /// A hash over what is there, and over every dimension but the rows and what is padded. Its key is random, so that a client cannot make
-    /// two shapes collide; if they did, stacking would notice and fail the batch.
+    /// A hash over what is there, and over every dimension but the rows and what is padded or laid end
+    /// to end. Its key is random, so that a client cannot make two shapes collide; if they did, stacking
+    /// would notice and fail the batch.
     fn class(&self, inputs: &[Tensor]) -> ShapeClass {
         let one = !self.shaped && self.optional.is_empty();
         if one || !self.stacking.batched {

@@ -311,7 +311,9 @@ async fn padding_is_of_others_or_of_the_same_and_never_of_what_is_laid() {
         &node.infer(sequence(&[1.0, 2.0])).await.unwrap(),
         &[1.0, 2.0],
     );
-    let fixed = refusal("identity_fp32", "[ragged]\ninputs = [\"INPUT0\"]\nbatch_inputs = [{ kind = \"element_count\", targets = [\"n\"], source = \"INPUT0\" }]\n").await;
+    let cut = "batch_outputs = [{ targets = [\"OUTPUT0\"], source = \"INPUT0\" }]";
+    let fixed = format!("[ragged]\ninputs = [\"INPUT0\"]\n{cut}\n");
+    let fixed = refusal("identity_fp32", &fixed).await;
     assert!(
         fixed.contains("input INPUT0 FP32 [-1,-1] has a batch dimension"),
         "{fixed}"
