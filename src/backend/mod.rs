@@ -96,13 +96,20 @@ pub struct Input<'a> {
     pub data: &'a [u8],
 }
 
+impl Input<'_> {
+    /// Whether it stands for one that is left out, as [`Tensor::absent`] does.
+    pub fn is_absent(&self) -> bool {
+        self.shape.is_empty() && self.data.is_empty()
+    }
+}
+
 /// One instance of a model on one device. Owned by the thread that runs it.
 pub trait Executor: Send {
     /// What the model takes and gives, as the model itself says.
     fn signature(&self) -> &Signature;
 
     /// Runs one batch and blocks until its outputs can be read. Inputs and outputs are in the
-    /// signature's order.
+    /// signature's order; of those that the policy calls optional some may be absent.
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError>;
 
     /// For one that was made to write down where its time goes ([`Backend::profiled`]): the file in

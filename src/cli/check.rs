@@ -119,7 +119,10 @@ impl Checked<'_> {
             Batching::Alone(reason) => format!("one request at a time: {reason}"),
         };
         let signature = super::serve::signature(&interface.signature);
-        super::say!("{name} version {version}: {signature}; {batching}");
+        let together = interface
+            .together
+            .map_or(String::new(), |how| format!(", {how}"));
+        super::say!("{name} version {version}: {signature}; {batching}{together}");
         let known = self.interfaces.entry(name.to_owned()).or_default();
         known.insert(version, interface);
         true

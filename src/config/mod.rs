@@ -10,6 +10,7 @@ mod model;
 mod otlp;
 mod padding;
 mod pbtxt;
+mod ragged;
 mod raw;
 mod resolve;
 mod resource;

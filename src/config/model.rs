@@ -11,7 +11,8 @@ use jitney_settings::{Report, Table, read_document};
 
 use super::rule::{DEVICE, FILE_NAME, OptionText};
 use super::{
-    ensemble, labels, padding, resource, sequence, simulated, tags, tensors, waiting, warm_up,
+    ensemble, labels, padding, ragged, resource, sequence, simulated, tags, tensors, waiting,
+    warm_up,
 };
 pub use write::write_model_policy;
 
@@ -55,6 +56,15 @@ pub fn read_model_policy(file: &Path, source: &str) -> Result<ModelPolicy, Repor
             let message = format!("found true; allowed: false, because {reason}");
             table.contradict("response_cache", message);
         }
+        if let Some(message) = ragged::excluded(&policy) {
+            table.contradict("ragged", message);
+        }
+        if let BackendPolicy::Simulated(_) = policy.backend
+            && let Some(name) = policy.tensors.optional().next()
+        {
+            let message = format!("{name:?} is optional; a simulated model has no value for it");
+            table.contradict("inputs", message);
+        }
         policy
     })
 }
@@ -63,6 +73,7 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
     ModelPolicy {
         batch: batch(table),
         padding: table.section("padding", padding::read),
+        ragged: table.section("ragged", ragged::read),
         sequence: sequence(table),
         queue: queue(table),
         versions: versions(table).unwrap_or_default(),

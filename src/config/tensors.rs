@@ -3,7 +3,7 @@
 use crate::model::{TensorFormat, TensorPolicy, TensorsPolicy};
 use crate::tensor::Dtype;
 use jitney_settings::Table;
-use jitney_settings::rule::{OneOf, Text, whole_from};
+use jitney_settings::rule::{OneOf, Text, Truth, whole_from};
 
 const FORMATS: OneOf<'_, TensorFormat> =
     OneOf(&[("NHWC", TensorFormat::Nhwc), ("NCHW", TensorFormat::Nchw)]);
@@ -41,6 +41,7 @@ fn tensor(table: &mut Table<'_, '_>, is_output: bool) -> TensorPolicy {
             true => None,
             false => table.value("format", FORMATS),
         },
+        optional: !is_output && table.value("optional", Truth).unwrap_or_default(),
     }
 }
 

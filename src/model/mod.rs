@@ -7,6 +7,7 @@ mod id;
 mod labels;
 mod metric_tags;
 mod policy;
+mod ragged;
 mod resource;
 mod sequence;
 mod shared_memory;
@@ -23,6 +24,7 @@ pub use policy::{
     OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy, QueuePolicy, SimulatedPolicy,
     VersionPolicy, WarmUpData, WarmUpInput, WarmUpPolicy, WarmUpRequest, WarmUpShape, round_up,
 };
+pub use ragged::{BatchInput, BatchInputKind, BatchOutput, MOST_FP32_COUNT, RaggedPolicy};
 pub use resource::{NeededResource, OfferedResource};
 pub use sequence::{
     Choice, ControlKind, SequenceControl, SequencePolicy, SequenceState, SequenceStrategy,

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::labels::LabelPolicy;
 use super::sequence::SequencePolicy;
-use super::{EnsemblePolicy, NeededResource, PriorityPolicy, QueueTimeout, TensorsPolicy};
+use super::{
+    EnsemblePolicy, NeededResource, PriorityPolicy, QueueTimeout, RaggedPolicy, TensorSpec,
+    TensorsPolicy,
+};
 use crate::tensor::Dtype;
 
 /// Everything `model.toml` or `config.pbtxt` decides, with defaults filled in.
@@ -16,6 +19,8 @@ pub struct ModelPolicy {
     pub batch: BatchPolicy,
     /// How rows of different lengths share a batch; none if they do not.
     pub padding: Option<PaddingPolicy>,
+    /// What is laid end to end in a batch; none if nothing is.
+    pub ragged: Option<RaggedPolicy>,
     /// How sequences of requests are served; none if every request stands for itself.
     pub sequence: Option<SequencePolicy>,
     /// How requests wait.
@@ -47,6 +52,15 @@ impl ModelPolicy {
     pub fn keeps_state(&self) -> Option<&'static str> {
         let sequence = self.sequence.as_ref();
         sequence.map(|_| "it depends on what came before in its [sequence]")
+    }
+
+    /// The names of the inputs that a request need not bring.
+    pub fn spare(&self) -> impl Iterator<Item = &str> {
+        let mask = self
+            .padding
+            .iter()
+            .filter_map(|padding| padding.mask.as_deref());
+        self.tensors.optional().chain(mask)
     }
 }
 
@@ -103,6 +117,16 @@ pub struct PaddingPolicy {
     pub lengths: Vec<usize>,
     /// The most rows times length in one batch.
     pub max_batch_tokens: Option<usize>,
+}
+
+impl PaddingPolicy {
+    /// Whether it pads this input or output.
+    pub fn pads(&self, spec: &TensorSpec) -> bool {
+        let listed = self.axes.iter().any(|(name, _)| *name == spec.name);
+        let mut inner = spec.dimensions.iter().skip(1);
+        let named = |name: &String| inner.any(|dimension| dimension.symbol == *name);
+        listed || self.dimension.as_ref().is_some_and(named)
+    }
 }
 
 /// Which dimension counts rows.

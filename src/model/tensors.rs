@@ -11,6 +11,14 @@ pub struct TensorsPolicy {
     pub outputs: Vec<TensorPolicy>,
 }
 
+impl TensorsPolicy {
+    /// The names of the inputs that a request may leave out.
+    pub fn optional(&self) -> impl Iterator<Item = &str> {
+        let optional = self.inputs.iter().filter(|input| input.optional);
+        optional.map(|input| input.name.as_str())
+    }
+}
+
 /// One input or output. Shapes are without the batch dimension if the model has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorPolicy {
@@ -24,6 +32,8 @@ pub struct TensorPolicy {
     pub reshape: Option<Vec<i64>>,
     /// Of an input: how clients are told to read its dimensions. Nothing is rearranged.
     pub format: Option<TensorFormat>,
+    /// Of an input: whether a request may leave it out. Then the graph's own value holds.
+    pub optional: bool,
 }
 
 /// What an image's dimensions are, in this order.

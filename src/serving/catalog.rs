@@ -138,11 +138,8 @@ impl Version {
             signature: self.signature.clone(),
             batching: self.batching.clone(),
             max_batch_size: self.max_batch_size(),
-            mask: self
-                .policy
-                .padding
-                .as_ref()
-                .and_then(|padding| padding.mask.clone()),
+            spare: self.policy.spare().map(str::to_owned).collect(),
+            together: None,
             runs: self.runs,
         }
     }

@@ -78,7 +78,9 @@ impl Facade {
     /// Gives a request's inputs the model's shapes.
     pub(super) fn enter(&self, inputs: &mut [Tensor]) {
         for (tensor, reshape) in inputs.iter_mut().zip(&self.inputs) {
-            if let Some(reshape) = reshape {
+            if let Some(reshape) = reshape
+                && !tensor.is_absent()
+            {
                 tensor.shape = reshape.apply(&tensor.shape);
             }
         }
@@ -202,6 +204,7 @@ mod tests {
             shape: shape.to_vec(),
             reshape: reshape.map(<[i64]>::to_vec),
             format: None,
+            optional: false,
         }
     }
 

@@ -14,8 +14,10 @@ pub struct Interface {
     pub batching: Batching,
     /// The most rows of one request.
     pub max_batch_size: usize,
-    /// An input that a request need not bring.
-    pub mask: Option<String>,
+    /// Inputs that a request need not bring.
+    pub spare: Vec<String>,
+    /// How requests of different lengths share a batch, if they do.
+    pub together: Option<&'static str>,
     /// Models that run for one request: 1, but for ensembles.
     pub runs: usize,
 }
@@ -222,7 +224,7 @@ impl<'a> Draft<'a> {
         };
         for spec in &interface.signature.inputs {
             let given = step.inputs.iter().any(|(own, _)| *own == spec.name);
-            if !given && interface.mask.as_ref() != Some(&spec.name) {
+            if !given && !interface.spare.contains(&spec.name) {
                 self.mistakes
                     .push(format!("{name}: nothing is given to input {spec}"));
             }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::facade::Facade;
 use super::request::InferRequest;
 use super::stacking::Stacking;
-use crate::model::{Signature, TensorSpec, round_up};
+use crate::model::{Signature, TensorSpec, TensorsPolicy, round_up};
 use crate::scheduler::ShapeClass;
 use crate::status::Status;
 use crate::tensor::{BytesElements, Shape, Tensor, elements};
@@ -34,10 +34,12 @@ pub(super) struct InputCheck {
     model: String,
     signature: Signature,
     stacking: Arc<Stacking>,
-    /// Whether any dimension varies that is neither counted nor padded, so that there is more than one
-    /// shape class.
+    /// Whether any dimension varies that is neither counted nor padded nor laid end to end, so that
+    /// there is more than one shape class.
     shaped: bool,
     hasher: RandomState,
+    /// Positions of the inputs that a request may leave out.
+    optional: Vec<usize>,
     /// How clients see the model, if it is otherwise than it is.
     facade: Option<Facade>,
 }
@@ -46,10 +48,10 @@ impl InputCheck {
     pub(super) fn new(model: &str, signature: Signature, stacking: Arc<Stacking>) -> Self {
         let specs = signature.inputs.iter().enumerate();
         let shaped = specs.into_iter().any(|(position, spec)| {
-            let padded = stacking.input_axis(position);
+            let (padded, laid) = (stacking.input_axis(position), stacking.is_laid(position));
             let dimensions = spec.dimensions.iter().enumerate().skip(1);
             let mut others = dimensions.filter(|(axis, _)| Some(*axis) != padded);
-            others.any(|(_, dimension)| dimension.size.is_none())
+            !laid && others.any(|(_, dimension)| dimension.size.is_none())
         });
         Self {
             model: model.to_owned(),
@@ -57,6 +59,7 @@ impl InputCheck {
             stacking,
             shaped,
             hasher: RandomState::new(),
+            optional: Vec::new(),
             facade: None,
         }
     }
@@ -64,6 +67,15 @@ impl InputCheck {
     /// The same where clients see the model so.
     pub(super) fn behind(mut self, facade: Option<Facade>) -> Self {
         self.facade = facade;
+        self
+    }
+
+    /// The same where a request may leave out what the configuration calls optional.
+    pub(super) fn leaving_out(mut self, policy: &TensorsPolicy) -> Self {
+        let found = policy
+            .optional()
+            .filter_map(|name| self.signature.input(name));
+        self.optional = found.map(|(position, _)| position).collect();
         self
     }
 
@@ -81,9 +93,6 @@ impl InputCheck {
         max_batch_size: usize,
     ) -> Result<Checked, Status> {
         let mut inputs = self.in_order(request)?;
-        for (spec, tensor) in self.signature.inputs.iter().zip(&inputs) {
-            self.check_tensor(spec, tensor)?;
-        }
         self.check_symbols(&inputs)?;
         let rows = self.rows(&inputs, max_batch_size)?;
         let (class, length) = (self.class(&inputs), self.length(&inputs, rows)?);
@@ -102,7 +111,7 @@ impl InputCheck {
         })
     }
 
-    /// The request's tensors in the signature's order, each there once.
+    /// The request's tensors in the signature's order, each there once and of the form that it takes.
     fn in_order(&self, request: &mut InferRequest) -> Result<Vec<Tensor>, Status> {
         let mut places: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
         places.resize_with(self.signature.inputs.len(), || None);
@@ -119,10 +128,24 @@ impl InputCheck {
         }
         self.make_mask(&mut places);
         let mut inputs = Vec::with_capacity(places.len());
-        for (spec, place) in self.signature.inputs.iter().zip(places) {
-            inputs.push(place.ok_or_else(|| self.wrong(format!("input {spec} is missing")))?);
+        let specs = self.signature.inputs.iter().enumerate();
+        for ((position, spec), place) in specs.zip(places) {
+            let Some(tensor) = place else {
+                inputs.push(self.absent(position, spec)?);
+                continue;
+            };
+            self.check_tensor(spec, &tensor)?;
+            inputs.push(tensor);
         }
         Ok(inputs)
+    }
+
+    /// What stands for an input that does not come, if it need not.
+    fn absent(&self, position: usize, spec: &TensorSpec) -> Result<Tensor, Status> {
+        if !self.optional.contains(&position) {
+            return Err(self.wrong(format!("input {spec} is missing")));
+        }
+        Ok(Tensor::absent(spec.dtype))
     }
 
     /// Makes the mask if the request does not bring it: everything that came is the rows' own.
@@ -238,9 +261,12 @@ impl InputCheck {
         if !self.stacking.batched {
             return Ok(1);
         }
-        let first = |tensor: &Tensor| tensor.shape.first().copied().unwrap_or(0);
-        let rows = inputs.first().map_or(0, first);
-        if let Some(position) = inputs.iter().position(|tensor| first(tensor) != rows) {
+        let firsts = inputs.iter().enumerate();
+        // What is left out has no dimensions.
+        let mut firsts =
+            firsts.filter_map(|(position, tensor)| Some((position, *tensor.shape.first()?)));
+        let (one, rows) = firsts.next().unwrap_or_default();
+        if let Some((other, _)) = firsts.find(|(_, first)| *first != rows) {
             let name = |position: usize| {
                 self.signature
                     .inputs
@@ -249,8 +275,8 @@ impl InputCheck {
             };
             return Err(self.wrong(format!(
                 "input {:?} has {rows} rows and input {:?} has another number",
-                name(0),
-                name(position)
+                name(one),
+                name(other)
             )));
         }
         match usize::try_from(rows) {
@@ -268,7 +294,7 @@ impl InputCheck {
         };
         let lengths = inputs.iter().enumerate().filter_map(|(position, tensor)| {
             let axis = padding.input_axis(position)?;
-            Some((position, tensor.shape.get(axis).copied().unwrap_or(0)))
+            Some((position, *tensor.shape.get(axis)?))
         });
         let mut length = None;
         for (position, own) in lengths {
@@ -301,21 +327,24 @@ impl InputCheck {
         Ok(length)
     }
 
-    /// A hash over every dimension but the rows and what is padded. Its key is random, so that a client cannot make
-    /// two shapes collide; if they did, stacking would notice and fail the batch.
+    /// A hash over what is there, and over every dimension but the rows and what is padded or laid end
+    /// to end. Its key is random, so that a client cannot make two shapes collide; if they did, stacking
+    /// would notice and fail the batch.
     fn class(&self, inputs: &[Tensor]) -> ShapeClass {
-        if !self.shaped || !self.stacking.batched {
+        let one = !self.shaped && self.optional.is_empty();
+        if one || !self.stacking.batched {
             return ShapeClass(0);
         }
         let mut hasher = self.hasher.build_hasher();
-        for (position, tensor) in inputs.iter().enumerate() {
+        let kept = inputs.iter().enumerate();
+        for (position, tensor) in kept.filter(|(position, _)| !self.stacking.is_laid(*position)) {
             let padded = self.stacking.input_axis(position);
             for (axis, dimension) in tensor.shape.iter().enumerate().skip(1) {
                 if Some(axis) != padded {
                     hasher.write_i64(*dimension);
                 }
             }
-            hasher.write_u8(u8::MAX);
+            hasher.write_u8(if tensor.is_absent() { 0 } else { u8::MAX });
         }
         ShapeClass(hasher.finish())
     }
@@ -353,236 +382,4 @@ impl InputCheck {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::model::{Dimension, PaddingPolicy};
-    use crate::serving::padding::Padding;
-    use crate::serving::request::NamedTensor;
-    use crate::status::Code;
-    use crate::tensor::{Dtype, append_element};
-
-    fn spec(name: &str, dtype: Dtype, dimensions: Vec<Dimension>) -> TensorSpec {
-        TensorSpec {
-            name: name.to_owned(),
-            dtype,
-            dimensions,
-        }
-    }
-
-    fn check() -> InputCheck {
-        let batch = || Dimension::varying("batch");
-        let sequence = || Dimension::varying("sequence");
-        let signature = Signature {
-            inputs: vec![
-                spec("ids", Dtype::Int16, vec![batch(), sequence()]),
-                spec("mask", Dtype::Bool, vec![batch(), sequence()]),
-                spec("text", Dtype::Bytes, vec![batch(), Dimension::fixed(1)]),
-            ],
-            outputs: vec![
-                spec("y", Dtype::Fp32, vec![batch()]),
-                spec("z", Dtype::Fp32, vec![batch()]),
-            ],
-        };
-        assert!(signature.batching().is_rows());
-        InputCheck::new("m", signature, stacking(None))
-    }
-
-    fn stacking(padding: Option<Padding>) -> Arc<Stacking> {
-        Arc::new(Stacking {
-            batched: true,
-            padding,
-            ..Stacking::default()
-        })
-    }
-
-    /// The same model, with sequences padded.
-    fn padded() -> InputCheck {
-        let signature = check().signature;
-        let policy = PaddingPolicy {
-            dimension: Some("sequence".to_owned()),
-            mask: Some("mask".to_owned()),
-            lengths: vec![4, 8],
-            max_batch_tokens: Some(16),
-            ..PaddingPolicy::default()
-        };
-        let padding = Padding::resolve(&policy, &signature).unwrap();
-        InputCheck::new("m", signature, stacking(Some(padding)))
-    }
-
-    #[test]
-    fn rows_of_different_lengths_are_of_one_class() {
-        let check = padded();
-        let short = check.check(&mut sound(1, 3), 4).unwrap();
-        let long = check.check(&mut sound(2, 8), 4).unwrap();
-        assert_eq!(short.class, long.class);
-        assert_eq!((short.length, long.length), (3, 8));
-    }
-
-    #[test]
-    fn a_mask_is_made_where_none_comes() {
-        let mut request = sound(2, 3);
-        request.inputs.remove(1);
-        let checked = padded().check(&mut request, 4).unwrap();
-        assert_eq!(checked.inputs[1].shape, Shape::new(&[2, 3]));
-        assert_eq!(checked.inputs[1].data[..], [1; 6]);
-        // Not on the word of a shape alone.
-        let mut request = sound(2, 3);
-        request.inputs.remove(1);
-        request.inputs[1].tensor.shape = Shape::new(&[1 << 20, 1 << 40]);
-        assert!(padded().check(&mut request, 4).is_err());
-    }
-
-    #[test]
-    fn what_is_too_long_is_refused() {
-        let message = |rows, length| {
-            padded()
-                .check(&mut sound(rows, length), 4)
-                .unwrap_err()
-                .message
-        };
-        assert_eq!(
-            message(1, 9),
-            r#"model "m": the request is 9 long where at most 8 (padding.lengths) is taken"#
-        );
-        assert_eq!(
-            message(3, 5),
-            r#"model "m": the request has 3 rows of 5, 24 tokens, where at most 16 (padding.max_batch_tokens) are taken"#
-        );
-        assert!(message(1, 0).contains("no length"));
-    }
-
-    fn named(name: &str, dtype: Dtype, shape: &[i64], data: Vec<u8>) -> NamedTensor {
-        NamedTensor {
-            name: name.to_owned(),
-            tensor: Tensor {
-                dtype,
-                shape: Shape::new(shape),
-                data: Bytes::from(data),
-            },
-        }
-    }
-
-    fn words(count: usize) -> Vec<u8> {
-        let mut raw = Vec::new();
-        for _ in 0..count {
-            append_element(&mut raw, b"word");
-        }
-        raw
-    }
-
-    fn sound(rows: usize, length: usize) -> InferRequest {
-        let shape = [rows as i64, length as i64];
-        InferRequest {
-            inputs: vec![
-                named("text", Dtype::Bytes, &[rows as i64, 1], words(rows)),
-                named("mask", Dtype::Bool, &shape, vec![1; rows * length]),
-                named("ids", Dtype::Int16, &shape, vec![0; rows * length * 2]),
-            ],
-            ..InferRequest::default()
-        }
-    }
-
-    fn refusal(change: impl FnOnce(&mut InferRequest)) -> String {
-        let mut request = sound(2, 3);
-        change(&mut request);
-        let status = check().check(&mut request, 4).unwrap_err();
-        assert_eq!(status.code, Code::InvalidArgument);
-        status.message
-    }
-
-    #[test]
-    fn a_sound_request_is_put_in_order() {
-        let check = check();
-        let checked = check.check(&mut sound(2, 3), 4).unwrap();
-        assert_eq!(checked.rows, 2);
-        assert_eq!(checked.inputs[0].dtype, Dtype::Int16);
-        assert_eq!(checked.outputs.as_slice(), [0, 1]);
-        let same = check.check(&mut sound(1, 3), 4).unwrap();
-        let other = check.check(&mut sound(2, 4), 4).unwrap();
-        assert_eq!(checked.class, same.class);
-        assert_ne!(checked.class, other.class);
-    }
-
-    #[test]
-    fn outputs_come_as_requested() {
-        let mut request = sound(1, 1);
-        request.outputs = vec!["z".to_owned()];
-        assert_eq!(
-            check().check(&mut request, 4).unwrap().outputs.as_slice(),
-            [1]
-        );
-        let unknown = refusal(|request| request.outputs = vec!["w".to_owned()]);
-        assert_eq!(
-            unknown,
-            r#"model "m": there is no output "w"; the model has y FP32 [-1], z FP32 [-1]"#
-        );
-        let twice = refusal(|request| request.outputs = vec!["y".to_owned(), "y".to_owned()]);
-        assert_eq!(twice, r#"model "m": output "y" is requested twice"#);
-    }
-
-    #[test]
-    fn every_mistake_names_itself() {
-        let missing = refusal(|request| drop(request.inputs.pop()));
-        assert_eq!(missing, r#"model "m": input ids INT16 [-1,-1] is missing"#);
-        let twice = refusal(|request| request.inputs.push(request.inputs[0].clone()));
-        assert_eq!(twice, r#"model "m": input "text" is given twice"#);
-        let unknown = refusal(|request| request.inputs[0].name = "nobody".to_owned());
-        assert!(unknown.starts_with(r#"model "m": there is no input "nobody"; the model has ids"#));
-        let dtype = refusal(|request| request.inputs[2].tensor.dtype = Dtype::Fp16);
-        assert_eq!(
-            dtype,
-            r#"model "m": input "ids" is FP16 where the model takes INT16"#
-        );
-        let rank = refusal(|request| request.inputs[2].tensor.shape = Shape::new(&[6]));
-        assert_eq!(
-            rank,
-            r#"model "m": input "ids" has shape [6] where the model takes [-1,-1]"#
-        );
-        let negative = refusal(|request| request.inputs[2].tensor.shape = Shape::new(&[2, -3]));
-        assert_eq!(
-            negative,
-            r#"model "m": input "ids" has shape [2,-3] where the model takes [-1,-1]"#
-        );
-        let overflow = refusal(|request| {
-            request.inputs[2].tensor.shape = Shape::new(&[i64::MAX, i64::MAX]);
-        });
-        assert!(
-            overflow.ends_with("which is more elements than can be counted"),
-            "{overflow}"
-        );
-        let short = refusal(|request| request.inputs[2].tensor.data.truncate(11));
-        assert_eq!(
-            short,
-            r#"model "m": input "ids" of shape [2,3] takes 12 bytes (6 elements of 2), and 11 came"#
-        );
-        let words = refusal(|request| request.inputs[0].tensor.data = words(3).into());
-        assert_eq!(
-            words,
-            r#"model "m": input "text" of shape [2,1] takes 2 elements, and 3 came"#
-        );
-        let torn = refusal(|request| request.inputs[0].tensor.data.truncate(9));
-        assert!(
-            torn.contains("element 1 announces 4 bytes where 1 are left"),
-            "{torn}"
-        );
-    }
-
-    #[test]
-    fn rows_and_named_dimensions_must_agree() {
-        let sequence = refusal(|request| {
-            request.inputs[1] = named("mask", Dtype::Bool, &[2, 4], vec![1; 8]);
-        });
-        assert_eq!(
-            sequence,
-            r#"model "m": dimension sequence is 3 in input "ids" and 4 in input "mask""#
-        );
-        let many = check().check(&mut sound(5, 1), 4).unwrap_err();
-        assert_eq!(
-            many.message,
-            r#"model "m": the request has 5 rows where 1 to 4 (max_batch_size) are taken"#
-        );
-        assert!(check().check(&mut sound(0, 1), 4).is_err());
-    }
-}
+mod tests;

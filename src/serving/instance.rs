@@ -231,7 +231,7 @@ impl Instance {
         let shapes = self.staging.stack(jobs, load, device, &self.stacking);
         let shapes = shapes.map_err(Trouble::Batch)?;
         let stacked = self.clock.now();
-        let inputs = self.staging.inputs(jobs, &shapes);
+        let inputs = self.staging.inputs(jobs, &shapes, &self.stacking);
         let executor = &mut self.executor;
         let outcome = catch_unwind(AssertUnwindSafe(|| executor.run(&inputs)));
         drop(inputs);

@@ -15,8 +15,10 @@ use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::{Lane, Levels};
 use super::limiter::{Limiter, Stake, TooMany};
+use super::optional;
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
+use super::ragged::Ragged;
 use super::rehearsal::Rehearsal;
 use super::runner::Runner;
 use super::sequences::Sequences;
@@ -24,7 +26,7 @@ use super::site::{Made, Site};
 use super::stacking::Stacking;
 use super::stateful::{self, Stateful};
 use super::statistics::Ledger;
-use super::trial::{Trial, Verdict};
+use super::trial::{GUESS, Trial, Verdict};
 use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
@@ -49,7 +51,10 @@ pub(super) enum LoadFailure {
     Resource(#[from] TooMany),
     #[error("the configuration says that the first dimension counts rows (batch_axis), but {0}")]
     Axis(String),
-    #[error("model.toml says [padding], but {0}")]
+    #[error(
+        "rows of different lengths are to be padded ([padding], or allow_ragged_batch where inputs have \
+         a batch dimension), but {0}"
+    )]
     Padding(String),
     #[error("the configuration says that it is stateful ([sequence]), but {0}")]
     Sequence(String),
@@ -59,6 +64,10 @@ pub(super) enum LoadFailure {
     WarmUp(String),
     #[error("{0}")]
     Tensors(String),
+    #[error("requests are to be laid end to end ([ragged], allow_ragged_batch), but {0}")]
+    Ragged(String),
+    #[error("the configuration says that requests may leave inputs out (optional), but {0}")]
+    Optional(String),
     #[error("no thread could be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -117,6 +126,7 @@ impl Plan {
     fn check(&self) -> InputCheck {
         let stacking = Arc::clone(&self.stacking);
         let check = InputCheck::new(&self.artifact.id.model, self.client.clone(), stacking);
+        let check = check.leaving_out(&self.artifact.policy.tensors);
         check.behind(self.facade.clone())
     }
 
@@ -130,7 +140,8 @@ impl Plan {
                 Batching::Alone(_) => 1,
             },
             batching: self.batching,
-            mask: policy.padding.and_then(|padding| padding.mask),
+            spare: policy.spare().map(str::to_owned).collect(),
+            together: self.stacking.together(),
             runs: 1,
         }
     }
@@ -250,7 +261,9 @@ impl Loader {
         let batch = &mut artifact.policy.batch;
         let batch_axis = batch.axis;
         // A model whose first dimension is fixed takes just that many rows.
-        if let (BatchAxis::First, Some(rows)) = (batch.axis, signature.fixed_rows()) {
+        if let (BatchAxis::First, Some(rows), None) =
+            (batch.axis, signature.fixed_rows(), &artifact.policy.ragged)
+        {
             signature.vary_rows();
             batch.sizes = vec![rows];
             batch.max_batch_size = batch.max_batch_size.min(rows);
@@ -259,9 +272,11 @@ impl Loader {
             batched: true,
             sizes: artifact.policy.batch.sizes.clone(),
             padding: None,
+            ragged: Ragged::of(&mut artifact.policy, &signature).map_err(LoadFailure::Ragged)?,
         };
         if let Some(policy) = &artifact.policy.padding {
             let padding = Padding::resolve(policy, &signature).map_err(LoadFailure::Padding)?;
+            optional::check_padding(&artifact.policy, &signature, &padding)?;
             stacking.padding = Some(padding);
         }
         let warm_up = made_up(&artifact.policy, &signature, true);
@@ -269,15 +284,23 @@ impl Loader {
             policy: &warm_up,
             tensors: &artifact.policy.tensors,
             stacking: &stacking,
+            left_out: &[],
+            guess: GUESS,
             clock: self.clock.as_ref(),
         };
-        let batching = batching(&signature, executor, &artifact, &trial)?;
+        let batching = match &stacking.ragged {
+            Some(ragged) => ragged.batching(executor, &artifact.policy, &trial)?,
+            None => batching(&signature, executor, &artifact, &trial)?,
+        };
+        let batching = optional::batching(batching, executor, &artifact.policy, &trial)?;
         if let Some(padding) = &stacking.padding {
             check_padding(executor, &artifact, &batching, &trial, padding)?;
         }
         stacking.batched = batching.is_rows();
         let stateful = stateful(&artifact, &signature, stacking.batched)?;
-        let sent = stateful.as_ref().map_or(&signature, |it| &it.client);
+        let laid = stacking.ragged.as_ref();
+        let sent = laid.map_or(&signature, |ragged| &ragged.client);
+        let sent = stateful.as_ref().map_or(sent, |it| &it.client);
         let names = sent.outputs.iter().map(|spec| spec.name.as_str().into());
         let output_names = names.collect();
         let seen = Facade::resolve(&artifact.policy.tensors, batch_axis, sent)
@@ -589,9 +612,11 @@ fn warm(
         policy: &plan.warm_up,
         tensors: &policy.tensors,
         stacking: &plan.stacking,
+        left_out: &[],
+        guess: GUESS,
         clock,
     };
-    match trial.warm_up(executor, policy.batch.max_batch_size) {
+    match optional::warm_up(&trial, executor, policy) {
         Err(error) if !policy.warm_up.shapes.is_empty() => {
             Err(LoadFailure::WarmUp(error.to_string()))
         }
@@ -614,6 +639,7 @@ fn rehearse(executor: &mut dyn Executor, plan: &Plan) -> Result<(), LoadFailure>
         check: &plan.check(),
         signature: &plan.client,
         stateful: plan.stateful.as_deref(),
+        ragged: plan.stacking.ragged.as_ref(),
         batched: plan.stacking.batched,
         sizes: &plan.stacking.sizes,
         max_batch_size: policy.batch.max_batch_size,

@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::inputs::InputCheck;
+use super::ragged::Ragged;
 use super::request::{InferRequest, NamedTensor};
 use super::stateful::Stateful;
 use super::trial::{MOST_BYTES, aligned, run, values};
@@ -24,6 +25,8 @@ pub(super) struct Rehearsal<'a> {
     pub(super) signature: &'a Signature,
     /// What the model takes beside what clients send, if it is stateful.
     pub(super) stateful: Option<&'a Stateful>,
+    /// How requests are laid end to end, if they are.
+    pub(super) ragged: Option<&'a Ragged>,
     /// Whether the first dimension counts rows.
     pub(super) batched: bool,
     /// The only numbers of rows that run; empty: any.
@@ -62,10 +65,11 @@ impl Rehearsal<'_> {
         }
         let checked = self.check.check(&mut made, self.max_batch_size);
         let sent = checked.map_err(|status| status.message)?.inputs;
-        match self.stateful {
-            Some(_) if rows > 1 => Err(format!("it has {rows} rows, and a sequence has one")),
-            Some(stateful) => stateful.first_inputs(sent),
-            None => Ok(sent),
+        match (self.stateful, self.ragged) {
+            (Some(_), _) if rows > 1 => Err(format!("it has {rows} rows, and a sequence has one")),
+            (Some(stateful), _) => stateful.first_inputs(sent),
+            (None, Some(ragged)) => ragged.whole(&[&sent]),
+            (None, None) => Ok(sent),
         }
     }
 

@@ -1,6 +1,7 @@
 //! How requests of one version become one run, and its outputs become answers.
 
 use super::padding::Padding;
+use super::ragged::Ragged;
 use super::ticket::Job;
 use crate::model::{Signature, round_up};
 use crate::scheduler::Load;
@@ -16,6 +17,8 @@ pub(super) struct Stacking {
     pub(super) sizes: Vec<usize>,
     /// How rows of different lengths share a run.
     pub(super) padding: Option<Padding>,
+    /// How requests are laid end to end, if they are.
+    pub(super) ragged: Option<Ragged>,
 }
 
 impl Stacking {
@@ -50,6 +53,21 @@ impl Stacking {
         self.padding.as_ref()?.input_axis(position)
     }
 
+    /// How requests of different lengths share a run, if they do.
+    pub(super) fn together(&self) -> Option<&'static str> {
+        match (&self.padding, &self.ragged) {
+            (Some(_), _) => Some("the shorter padded"),
+            (None, Some(_)) => Some("requests laid end to end"),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether an input, by its position among those that clients send, loses its shape in a run.
+    pub(super) fn is_laid(&self, sent: usize) -> bool {
+        let ragged = self.ragged.as_ref();
+        ragged.is_some_and(|ragged| ragged.is_laid(sent))
+    }
+
     /// Cuts a run's outputs into each job's share.
     pub(super) fn slice(
         &self,
@@ -68,10 +86,22 @@ impl Stacking {
         let specs = signature.outputs.iter().enumerate();
         for (output, (position, spec)) in outputs.into_iter().zip(specs) {
             let cannot = |error| {
-                Status::internal(format!(
-                    "output {spec}: {error}; set batch_axis = \"none\" in model.toml if rows are not independent"
-                ))
+                let advice = match self.ragged {
+                    None => "set batch_axis = \"none\" in model.toml if rows are not independent",
+                    Some(_) => {
+                        "of what is counted for each request a model has one row a request: send one"
+                    }
+                };
+                Status::internal(format!("output {spec}: {error}; {advice}"))
             };
+            let requests = jobs.iter().map(|job| &job.inputs[..]);
+            if let Some(cut) = self.laid(position, &output, requests) {
+                let cut =
+                    cut.map_err(|reason| Status::internal(format!("output {spec}: {reason}")))?;
+                let places = shares.iter_mut().zip(cut);
+                places.for_each(|(share, own)| share.push(own));
+                continue;
+            }
             let shape = output.shape.clone();
             let mut slicer = Slicer::new(output, load.rows).map_err(cannot)?;
             for (job, share) in jobs.iter().zip(&mut shares) {
@@ -86,6 +116,17 @@ impl Stacking {
             }
         }
         Ok(shares)
+    }
+
+    /// What each request has of an output that is laid end to end; none if it is not.
+    fn laid<'a>(
+        &self,
+        position: usize,
+        output: &Tensor,
+        requests: impl Iterator<Item = &'a [Tensor]>,
+    ) -> Option<Result<Vec<Tensor>, String>> {
+        let ragged = self.ragged.as_ref()?;
+        ragged.cut(position, output, requests)
     }
 
     /// An output without what came of the padding. None if it is not as long as the run was.

@@ -1,5 +1,7 @@
 //! Buffers into which batches are stacked, and the stacking.
 
+mod ragged;
+
 use super::padding::Element;
 use super::stacking::Stacking;
 use super::ticket::Job;
@@ -34,6 +36,9 @@ impl Staging {
         let Some(first) = jobs.first() else {
             return Ok(Vec::new());
         };
+        if let Some(ragged) = &stacking.ragged {
+            return self.stack_ragged(jobs, device, ragged);
+        }
         let mut shapes = Vec::with_capacity(first.inputs.len());
         for (index, tensor) in first.inputs.iter().enumerate() {
             let shape = stacking.shape(index, tensor, load);
@@ -49,7 +54,15 @@ impl Staging {
     }
 
     /// The inputs as the backend takes them.
-    pub(super) fn inputs<'a>(&'a self, jobs: &'a [Job], shapes: &'a [Shape]) -> Vec<Input<'a>> {
+    pub(super) fn inputs<'a>(
+        &'a self,
+        jobs: &'a [Job],
+        shapes: &'a [Shape],
+        stacking: &Stacking,
+    ) -> Vec<Input<'a>> {
+        if let Some(ragged) = &stacking.ragged {
+            return self.ragged_inputs(jobs, shapes, ragged);
+        }
         let Some(first) = jobs.first() else {
             return Vec::new();
         };

@@ -4,9 +4,12 @@
 //! time. So before requests are put together, two rows are run alone and together, and must agree;
 //! and before rows are padded, one is run padded and not, or more and less.
 
+mod ragged;
+mod values;
+
 use std::time::Duration;
 
-use bytes::Bytes;
+pub(super) use values::{aligned, values};
 
 use super::padding::{PadInput, Padding};
 use super::stacking::Stacking;
@@ -16,12 +19,10 @@ use crate::model::{
     Signature, TensorPolicy, TensorSpec, TensorsPolicy, WarmUpPolicy, declared, round_up,
 };
 use crate::scheduler::Load;
-use crate::tensor::{
-    Dtype, Shape, Slicer, Tensor, append_element, cut, elements, pad_into, padded_bytes,
-};
+use crate::tensor::{Dtype, Shape, Slicer, Tensor, cut, elements, pad_into, padded_bytes};
 
 /// What varying dimensions are tried with when `model.toml` does not say.
-const GUESS: i64 = 8;
+pub(super) const GUESS: i64 = 8;
 /// The length that rows are warmed up with where they are padded to any.
 const GUESSED_LENGTH: usize = 32;
 /// The length of the row that is padded to see whether that changes its answer.
@@ -44,10 +45,15 @@ pub(super) enum Verdict {
 }
 
 /// Makes up inputs of one model, as its policy and its stacking want them.
+#[derive(Clone, Copy)]
 pub(super) struct Trial<'a> {
     pub(super) policy: &'a WarmUpPolicy,
     pub(super) tensors: &'a TensorsPolicy,
     pub(super) stacking: &'a Stacking,
+    /// Positions of the inputs that are left out.
+    pub(super) left_out: &'a [usize],
+    /// What dimensions that vary are tried with where nothing says it.
+    pub(super) guess: i64,
     pub(super) clock: &'a dyn Clock,
 }
 
@@ -61,8 +67,8 @@ impl Trial<'_> {
         let signature = executor.signature().clone();
         let mut times = Vec::new();
         for length in self.lengths(&signature) {
-            for rows in self.sizes(&signature, length, max_batch_size) {
-                let inputs = self.inputs(&signature, rows, length, 0);
+            for rows in self.sizes(&signature, length, max_batch_size)? {
+                let inputs = self.batch(&signature, rows, length)?;
                 for _ in 0..self.policy.runs {
                     run(executor, &inputs)?;
                 }
@@ -107,11 +113,16 @@ impl Trial<'_> {
     }
 
     /// The numbers of rows that are warmed up: as many as may be made up.
-    fn sizes(&self, signature: &Signature, length: usize, max_batch_size: usize) -> Vec<usize> {
+    fn sizes(
+        &self,
+        signature: &Signature,
+        length: usize,
+        max_batch_size: usize,
+    ) -> Result<Vec<usize>, RunError> {
         if !self.stacking.batched {
-            return vec![1];
+            return Ok(vec![1]);
         }
-        let one = self.inputs(signature, 1, length, 0);
+        let one = self.batch(signature, 1, length)?;
         let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
         let tokens = self.stacking.padding.as_ref();
         let tokens = tokens.map_or(usize::MAX, |padding| padding.max_batch_tokens);
@@ -119,15 +130,31 @@ impl Trial<'_> {
             .min(tokens / length.max(1))
             .clamp(1, max_batch_size);
         if self.stacking.sizes.is_empty() {
-            return vec![1, most];
+            return Ok(vec![1, most]);
         }
         let sizes = self.stacking.sizes.iter().copied();
-        sizes.filter(|size| *size <= most).collect()
+        Ok(sizes.filter(|size| *size <= most).collect())
+    }
+
+    /// A batch of so many rows.
+    fn batch(
+        &self,
+        signature: &Signature,
+        rows: usize,
+        length: usize,
+    ) -> Result<Vec<Tensor>, RunError> {
+        match &self.stacking.ragged {
+            Some(ragged) => self.laid(ragged, rows),
+            None => Ok(self.inputs(signature, rows, length, 0)),
+        }
     }
 
     /// Tries whether rows are independent.
     pub(super) fn rows_are_independent(&self, executor: &mut dyn Executor) -> Verdict {
-        verdict(self.compare_rows(executor))
+        verdict(match &self.stacking.ragged {
+            Some(ragged) => self.compare_requests(executor, ragged),
+            None => self.compare_rows(executor),
+        })
     }
 
     fn compare_rows(&self, executor: &mut dyn Executor) -> Result<Option<String>, RunError> {
@@ -208,10 +235,32 @@ impl Trial<'_> {
         shape.map(|shape| &shape.dimensions[..]).or_else(listed)
     }
 
+    /// A shape of so many rows.
+    fn shape(&self, spec: &TensorSpec, rows: usize) -> Shape {
+        let (stated, batched) = (self.stated(spec), self.stacking.batched);
+        let inner = usize::from(batched);
+        let mut dimensions: Vec<i64> = Vec::with_capacity(spec.dimensions.len());
+        for (index, dimension) in spec.dimensions.iter().enumerate() {
+            let stated = index
+                .checked_sub(inner)
+                .and_then(|index| stated?.get(index).copied())
+                .filter(|size| *size >= 0);
+            dimensions.push(match dimension.size {
+                _ if batched && index == 0 => i64::try_from(rows).unwrap_or(1),
+                Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
+                None => stated.unwrap_or(self.guess),
+            });
+        }
+        Shape::new(&dimensions)
+    }
+
     fn inputs(&self, signature: &Signature, rows: usize, length: usize, seed: u64) -> Vec<Tensor> {
         let specs = signature.inputs.iter().enumerate();
         specs
             .map(|(position, spec)| {
+                if self.left_out.contains(&position) {
+                    return Tensor::absent(spec.dtype);
+                }
                 let padding = self.stacking.padding.as_ref();
                 if let Some(padding) = padding.filter(|padding| padding.is_mask(position))
                     && let Some(mask) = padding.ones(spec, rows, length)
@@ -221,7 +270,7 @@ impl Trial<'_> {
                         ..mask
                     };
                 }
-                let mut shape = shape(spec, self.stated(spec), rows, self.stacking.batched);
+                let mut shape = self.shape(spec, rows);
                 if let Some(axis) = self.stacking.input_axis(position) {
                     shape.set(axis, i64::try_from(length).unwrap_or(i64::MAX));
                 }
@@ -348,70 +397,4 @@ fn close(found: impl Iterator<Item = f64>, expected: impl Iterator<Item = f64>) 
             || (found.is_nan() && expected.is_nan())
             || (found - expected).abs() <= bound
     })
-}
-
-fn shape(spec: &TensorSpec, stated: Option<&[i64]>, rows: usize, batched: bool) -> Shape {
-    let inner = usize::from(batched);
-    let mut dimensions: Vec<i64> = Vec::with_capacity(spec.dimensions.len());
-    for (index, dimension) in spec.dimensions.iter().enumerate() {
-        let stated = index
-            .checked_sub(inner)
-            .and_then(|index| stated?.get(index).copied())
-            .filter(|size| *size >= 0);
-        dimensions.push(match dimension.size {
-            _ if batched && index == 0 => i64::try_from(rows).unwrap_or(1),
-            Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
-            None => stated.unwrap_or(GUESS),
-        });
-    }
-    Shape::new(&dimensions)
-}
-
-/// Numbers between 0 and 1 that differ from element to element and from seed to seed; whole ones
-/// are 0 or 1, which are valid tokens, indices and flags nearly everywhere.
-pub(super) fn values(dtype: Dtype, count: usize, seed: u64) -> Bytes {
-    let mut state = seed
-        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        .wrapping_add(0x1234_5678_9ABC_DEF1);
-    let mut data = Vec::new();
-    for _ in 0..count {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        append_value(&mut data, dtype, state >> 40);
-    }
-    aligned(&data)
-}
-
-/// Appends one made-up element from 24 random bits.
-fn append_value(data: &mut Vec<u8>, dtype: Dtype, bits: u64) {
-    let share = bits as f32 / (1 << 24) as f32;
-    match dtype {
-        Dtype::Fp32 => data.extend(share.to_le_bytes()),
-        Dtype::Fp64 => data.extend(f64::from(share).to_le_bytes()),
-        Dtype::Fp16 => data.extend(half::f16::from_f32(share).to_le_bytes()),
-        Dtype::Bf16 => data.extend(half::bf16::from_f32(share).to_le_bytes()),
-        Dtype::Bytes => append_element(data, if bits & 1 == 0 { b"0" } else { b"1" }),
-        whole => {
-            data.push((bits & 1) as u8);
-            data.extend(std::iter::repeat_n(0, whole.size().unwrap_or(1) - 1));
-        }
-    }
-}
-
-/// A copy that starts where any element type may.
-pub(super) fn aligned(data: &[u8]) -> Bytes {
-    use crate::device::{AlignedMemory, HostMemory};
-
-    struct Owner(AlignedMemory, usize);
-    impl AsRef<[u8]> for Owner {
-        fn as_ref(&self) -> &[u8] {
-            self.0.as_slice().get(..self.1).unwrap_or(&[])
-        }
-    }
-    let mut memory = AlignedMemory::zeroed(data.len());
-    if let Some(start) = memory.as_mut_slice().get_mut(..data.len()) {
-        start.copy_from_slice(data);
-    }
-    Bytes::from_owner(Owner(memory, data.len()))
 }

@@ -29,3 +29,20 @@ pub struct Tensor {
     /// The elements; may share a larger buffer.
     pub data: Bytes,
 }
+
+impl Tensor {
+    /// What stands for an input that a request has left out. No tensor looks like it: even a scalar
+    /// has an element.
+    pub fn absent(dtype: Dtype) -> Self {
+        Self {
+            dtype,
+            shape: Shape::default(),
+            data: Bytes::new(),
+        }
+    }
+
+    /// Whether it stands for an input that was left out.
+    pub fn is_absent(&self) -> bool {
+        self.shape.is_empty() && self.data.is_empty()
+    }
+}

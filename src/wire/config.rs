@@ -1,6 +1,7 @@
 //! A version's policy in the protocol's `ModelConfig`, as Triton's tools read it.
 
 mod ensemble;
+mod ragged;
 mod runtime;
 mod scheduling;
 mod sequence;
@@ -64,6 +65,14 @@ pub fn model_config(version: &Version) -> ModelConfig {
         max_batch_size: i32::try_from(rows).unwrap_or(i32::MAX),
         input: inputs.collect(),
         output: outputs.collect(),
+        batch_input: policy
+            .ragged
+            .as_ref()
+            .map_or_else(Vec::new, ragged::batch_inputs),
+        batch_output: policy
+            .ragged
+            .as_ref()
+            .map_or_else(Vec::new, ragged::batch_outputs),
         instance_group: instance_groups(version),
         default_model_filename: match policy.ensemble {
             Some(_) => String::new(),
@@ -111,8 +120,18 @@ fn input(spec: &TensorSpec, policy: &ModelPolicy, batched: bool) -> ModelInput {
         format: format.into(),
         dims: dims(spec, batched),
         reshape: said.and_then(|said| reshape(said.reshape.as_ref())),
+        optional: said.is_some_and(|said| said.optional),
+        allow_ragged_batch: is_ragged(spec, policy),
         ..ModelInput::default()
     }
+}
+
+/// Whether requests share a batch in which this input is of different lengths.
+fn is_ragged(spec: &TensorSpec, policy: &ModelPolicy) -> bool {
+    let ragged = policy.ragged.as_ref();
+    let padding = policy.padding.as_ref();
+    ragged.is_some_and(|ragged| ragged.inputs.contains(&spec.name))
+        || padding.is_some_and(|padding| padding.pads(spec))
 }
 
 fn output(spec: &TensorSpec, policy: &ModelPolicy, batched: bool) -> ModelOutput {

@@ -29,7 +29,7 @@ def main():
     for model in [
         identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
         tiny_mlp(), unbatched_softmax(), fixed_shape(), fixed_rows(), scalar_out(), gather(),
-        accumulator(), history(),
+        accumulator(), history(), optional(), optional_uneven(), optional_alone(), ragged(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +218,98 @@ def history():
             value("kept", "FLOAT", ["batch", "length"]),
         ],
         [value("kept_out", "FLOAT", ["batch", "longer"]), value("corrid", "STRING", ["batch"])],
+    )
+
+
+def optional():
+    """Two inputs for which the graph has a value, the same for every row."""
+    return model(
+        "optional",
+        [
+            helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "shift"], ["y"]),
+        ],
+        [
+            value("x", "FLOAT", ["batch", 4]), value("scale", "FLOAT", ["batch", 4]),
+            value("shift", "FLOAT", ["batch", 1]),
+        ],
+        [value("y", "FLOAT", ["batch", 4])],
+        {
+            "scale": numpy.array([[1, 2, 3, 4]], numpy.float32),
+            "shift": numpy.array([[0.5]], numpy.float32),
+        },
+    )
+
+
+def optional_uneven():
+    """What the graph has in place of an input has two rows, so that no number of rows is right for all."""
+    return model(
+        "optional_uneven",
+        [helper.make_node("Mul", ["x", "scale"], ["y"])],
+        [value("x", "FLOAT", ["batch", 4]), value("scale", "FLOAT", ["batch", 4])],
+        [value("y", "FLOAT", ["batch", 4])],
+        {"scale": numpy.array([[1, 2, 3, 4], [5, 6, 7, 8]], numpy.float32)},
+    )
+
+
+def optional_alone():
+    """An input that has a value in the graph, and no rows: requests that bring it run alone."""
+    return model(
+        "optional_alone",
+        [helper.make_node("Mul", ["x", "scale"], ["y"])],
+        [value("x", "FLOAT", ["batch", 4]), value("scale", "FLOAT", [4])],
+        [value("y", "FLOAT", ["batch", 4])],
+        {"scale": numpy.array([1, 2, 3, 4], numpy.float32)},
+    )
+
+
+def ragged():
+    """Requests laid end to end, and told apart in each of the ways there are: what each output of a request
+    is depends on that request alone."""
+    return model(
+        "ragged",
+        [
+            helper.make_node("Mul", ["values", "two"], ["doubled"]),
+            helper.make_node("CumSum", ["values", "axis0"], ["running"]),
+            helper.make_node("Concat", ["zero", "running"], ["before"], axis=0),
+            helper.make_node("Gather", ["before", "bounds"], ["at_bounds"]),
+            helper.make_node("Slice", ["at_bounds", "one", "end"], ["upper"]),
+            helper.make_node("Slice", ["at_bounds", "start", "last"], ["lower"]),
+            helper.make_node("Sub", ["upper", "lower"], ["sum"]),
+            helper.make_node("Cast", ["ends"], ["whole_ends"], to=TensorProto.INT32),
+            helper.make_node("Sub", ["whole_ends", "counts"], ["starts"]),
+            helper.make_node("Gather", ["before", "whole_ends"], ["at_ends"]),
+            helper.make_node("Gather", ["before", "starts"], ["at_starts"]),
+            helper.make_node("Sub", ["at_ends", "at_starts"], ["same_sum"]),
+            # As many columns as the longest has elements, of which each has its own.
+            helper.make_node("Shape", ["longest"], ["columns"]),
+            helper.make_node("Squeeze", ["columns", "start"], ["width"]),
+            helper.make_node("Range", ["nought", "width", "step"], ["numbers"]),
+            helper.make_node("Unsqueeze", ["counts", "one"], ["tall"]),
+            helper.make_node("Cast", ["tall"], ["limits"], to=TensorProto.INT64),
+            helper.make_node("Less", ["numbers", "limits"], ["own"]),
+            helper.make_node("Cast", ["own"], ["ones"], to=TensorProto.INT64),
+            helper.make_node("ReduceSum", ["ones", "one"], ["count"], keepdims=0),
+            helper.make_node("Identity", ["shapes"], ["shape"]),
+            helper.make_node("Reshape", ["flat", "pairs"], ["same_shape"]),
+        ],
+        [
+            value("values", "FLOAT", ["total"]), value("counts", "INT32", ["batch"]),
+            value("ends", "FLOAT", ["batch"]), value("bounds", "INT32", ["bounds"]),
+            value("longest", "FLOAT", ["longest"]), value("shapes", "INT32", ["batch", 2]),
+            value("flat", "INT32", ["flat"]),
+        ],
+        [
+            value("doubled", "FLOAT", ["total"]), value("sum", "FLOAT", ["batch"]),
+            value("same_sum", "FLOAT", ["batch"]), value("count", "INT64", ["batch"]),
+            value("shape", "INT32", ["batch", 2]), value("same_shape", "INT32", ["batch", 2]),
+        ],
+        {
+            "two": numpy.float32(2), "zero": numpy.array([0], numpy.float32), "axis0": numpy.int64(0),
+            "start": numpy.array([0], numpy.int64), "one": numpy.array([1], numpy.int64),
+            "last": numpy.array([-1], numpy.int64), "end": numpy.array([1 << 40], numpy.int64),
+            "nought": numpy.int64(0), "step": numpy.int64(1), "pairs": numpy.array([-1, 2], numpy.int64),
+        },
     )
 
 

@@ -1,13 +1,11 @@
 //! ONNX Runtime's element types and the protocol's, and a session's inputs and outputs as a
 //! signature.
 
-use std::path::Path;
-
 use ::ort::session::Session;
 use ::ort::sys::ONNXTensorElementDataType;
 use ::ort::value::{Outlet, TensorElementType, ValueType};
 
-use crate::backend::LoadError;
+use crate::backend::{Artifact, LoadError};
 use crate::model::{Dimension, Signature, TensorSpec};
 use crate::tensor::Dtype;
 
@@ -53,28 +51,71 @@ pub(super) fn onnx(dtype: Dtype) -> ONNXTensorElementDataType {
     element.into()
 }
 
-/// What a session takes and gives.
-pub(super) fn signature(session: &Session, file: &Path) -> Result<Signature, LoadError> {
+/// What a session takes and gives: its inputs, behind them those that the policy calls optional, and
+/// its outputs.
+pub(super) fn signature(session: &Session, artifact: &Artifact) -> Result<Signature, LoadError> {
     let specs = |outlets: &[Outlet]| -> Result<Vec<TensorSpec>, LoadError> {
-        outlets.iter().map(|outlet| spec(outlet, file)).collect()
+        let specs = outlets.iter();
+        let specs = specs.map(|outlet| spec(outlet.name(), outlet.dtype(), artifact));
+        specs.collect()
     };
+    let mut inputs = specs(session.inputs())?;
+    inputs.extend(optional(session, artifact)?);
     Ok(Signature {
-        inputs: specs(session.inputs())?,
+        inputs,
         outputs: specs(session.outputs())?,
     })
 }
 
-fn spec(outlet: &Outlet, file: &Path) -> Result<TensorSpec, LoadError> {
+/// The inputs that a request may leave out, in the order of the configuration: the graph has a value
+/// for each, which ONNX Runtime calls an overridable initializer.
+fn optional(session: &Session, artifact: &Artifact) -> Result<Vec<TensorSpec>, LoadError> {
+    let mut names = artifact.policy.tensors.optional().peekable();
+    if names.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let known = session.overridable_initializers();
+    let found = names.map(|name| {
+        let Some(own) = known.iter().find(|own| own.name() == name) else {
+            let known = known.iter().map(|own| own.name());
+            return Err(LoadError::Model {
+                file: artifact.file.clone(),
+                reason: no_value(session, name, &known.collect::<Vec<_>>()),
+            });
+        };
+        spec(name, own.dtype(), artifact)
+    });
+    found.collect()
+}
+
+/// Why an input cannot be optional.
+fn no_value(session: &Session, name: &str, known: &[&str]) -> String {
+    let is_input = session.inputs().iter().any(|input| input.name() == name);
+    let what = match is_input {
+        true => "the graph has no value for it, and ONNX Runtime does not run without",
+        false => "the graph has no such input",
+    };
+    let known = match known {
+        [] => "no input".to_owned(),
+        known => format!("{} alone", known.join(", ")),
+    };
+    format!(
+        "input {name:?} cannot be optional: {what}; take `optional` out, or give the graph an \
+         initializer of that name beside the input (it has one for {known})"
+    )
+}
+
+fn spec(name: &str, found: &ValueType, artifact: &Artifact) -> Result<TensorSpec, LoadError> {
     let unsupported = || LoadError::Unsupported {
-        file: file.to_owned(),
-        tensor: outlet.name().to_owned(),
-        found: outlet.dtype().to_string(),
+        file: artifact.file.clone(),
+        tensor: name.to_owned(),
+        found: found.to_string(),
     };
     let ValueType::Tensor {
         ty,
         shape,
         dimension_symbols,
-    } = outlet.dtype()
+    } = found
     else {
         return Err(unsupported());
     };
@@ -87,7 +128,7 @@ fn spec(outlet: &Outlet, file: &Path) -> Result<TensorSpec, LoadError> {
         })
         .collect();
     Ok(TensorSpec {
-        name: outlet.name().to_owned(),
+        name: name.to_owned(),
         dtype: dtype(*ty).ok_or_else(unsupported)?,
         dimensions,
     })

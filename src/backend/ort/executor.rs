@@ -55,7 +55,7 @@ impl OrtExecutor {
         number: u32,
         stream: ComputeStream,
     ) -> Result<Self, LoadError> {
-        let signature = element::signature(&session, &artifact.file)?;
+        let signature = element::signature(&session, artifact)?;
         let device = DeviceId::Cuda(number);
         let options = run_options(artifact)?;
         let session = BoundSession::new(session, number, stream, options);
@@ -78,10 +78,14 @@ impl OrtExecutor {
         })
     }
 
-    fn values(&self, inputs: &[Input<'_>]) -> Result<Vec<DynValue>, Error> {
+    /// A value for each input; none for one that is left out.
+    fn values(&self, inputs: &[Input<'_>]) -> Result<Vec<Option<DynValue>>, Error> {
         let values = inputs.iter().map(|input| {
+            if input.is_absent() {
+                return Ok(None);
+            }
             // SAFETY: `run_values` drops the values, and whatever holds them, before it returns.
-            unsafe { value::from_input(input, &self.host, &self.allocator) }
+            unsafe { value::from_input(input, &self.host, &self.allocator) }.map(Some)
         });
         values.collect()
     }
@@ -117,12 +121,18 @@ impl BoundSession {
         })
     }
 
-    fn run(&mut self, values: &[DynValue], signature: &Signature) -> Result<Vec<Tensor>, Error> {
+    fn run(
+        &mut self,
+        values: &[Option<DynValue>],
+        signature: &Signature,
+    ) -> Result<Vec<Tensor>, Error> {
         let inner: Arc<SharedSessionInner> = self.session.inner();
         let names = signature.outputs.iter().map(|spec| spec.name.as_str());
         let binding = &mut self.binding;
         for (spec, value) in signature.inputs.iter().zip(values) {
-            binding.bind_input(spec.name.as_str(), value)?;
+            if let Some(value) = value {
+                binding.bind_input(spec.name.as_str(), value)?;
+            }
         }
         for name in names.clone() {
             binding.bind_output_to_device(name, &self.pinned)?;

@@ -31,7 +31,7 @@ pub(super) struct SharedSession {
 impl SharedSession {
     pub(super) fn new(session: &Session, artifact: &Artifact) -> Result<Self, LoadError> {
         let file = &artifact.file;
-        let signature = element::signature(session, file)?;
+        let signature = element::signature(session, artifact)?;
         Ok(Self {
             inputs: names(&signature.inputs, file)?,
             outputs: names(&signature.outputs, file)?,
@@ -45,18 +45,25 @@ impl SharedSession {
         &self.signature
     }
 
-    /// Runs it on these inputs, which are in the signature's order, as the outputs are.
+    /// Runs it on these inputs, which are in the signature's order, as the outputs are; none where
+    /// one is left out.
     pub(super) fn run(
         &self,
-        inputs: &[DynValue],
+        inputs: &[Option<DynValue>],
         allocator: &Allocator,
     ) -> Result<Vec<Tensor>, Error> {
         if inputs.len() != self.inputs.len() {
             return Err(Error::new("an input is missing"));
         }
-        let input_names: Vec<_> = self.inputs.iter().map(|name| name.as_ptr()).collect();
+        let mut input_names = Vec::with_capacity(inputs.len());
+        let mut values = Vec::with_capacity(inputs.len());
+        for (name, value) in self.inputs.iter().zip(inputs) {
+            if let Some(value) = value {
+                input_names.push(name.as_ptr());
+                values.push(value.ptr());
+            }
+        }
         let output_names: Vec<_> = self.outputs.iter().map(|name| name.as_ptr()).collect();
-        let values: Vec<_> = inputs.iter().map(AsPointer::ptr).collect();
         let mut outputs = vec![ptr::null_mut(); output_names.len()];
         let options = self.options.as_ref().map_or(ptr::null(), AsPointer::ptr);
         let run = ::ort::api().Run;

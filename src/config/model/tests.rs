@@ -267,7 +267,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, sequence, max_queue_size, default_deadline_ms, latency_objective_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, response_cache, ensemble
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, ragged, sequence, max_queue_size, default_deadline_ms, latency_objective_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, response_cache, ensemble
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000
@@ -411,4 +411,45 @@ m/model.toml:1: weight: contradicts ensemble: this belongs to the models that it
     told.sort_unstable();
     expected.sort_unstable();
     assert_eq!(told, expected);
+}
+
+#[test]
+fn what_is_laid_end_to_end_or_left_out_excludes_others() {
+    let ragged = "[ragged]\ninputs = [\"x\"]\n";
+    let told = |source: &str| read(source).unwrap_err();
+    let sizes = told(&format!("batch_sizes = [4]\n{ragged}"));
+    assert!(
+        sizes.starts_with("m/model.toml:2: ragged: contradicts batch_sizes"),
+        "{sizes}"
+    );
+    let alone = told(&format!("batch_axis = \"none\"\n{ragged}"));
+    assert!(alone.contains("ragged: needs a batch dimension"), "{alone}");
+    let states = told(&format!("{ragged}[sequence]\n"));
+    assert!(states.contains("ragged: contradicts sequences"), "{states}");
+    let optional = "inputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1], optional = true }]\n";
+    let source = told(&format!(
+        "{optional}[ragged]\nbatch_outputs = [{{ targets = [\"y\"], source = \"x\" }}]\n"
+    ));
+    assert!(
+        source.contains("ragged: contradicts optional: input \"x\" has to be there"),
+        "{source}"
+    );
+    let made = told("[ragged]\nbatch_inputs = [{ dtype = \"INT64\" }]\n");
+    assert!(
+        made.contains("dtype: found \"INT64\"; allowed: \"FP32\", \"INT32\""),
+        "{made}"
+    );
+    for key in ["kind", "targets", "source"] {
+        assert!(
+            made.contains(&format!("batch_inputs[0].{key}: missing")),
+            "{made}"
+        );
+    }
+    let simulated = told(&format!(
+        "{optional}[simulated]\ninputs = [{{ name = \"x\", dtype = \"FP32\", shape = [-1] }}]\noutputs = []\n"
+    ));
+    assert!(
+        simulated.contains("inputs: \"x\" is optional"),
+        "{simulated}"
+    );
 }

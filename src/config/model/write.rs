@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::MOST_ROWS;
-use crate::config::sequence;
+use crate::config::{ragged, sequence};
 use crate::model::{
     BackendPolicy, BatchAxis, DeviceChoice, EnsemblePolicy, EnsembleStep, InstanceGroup,
     LabelPolicy, ModelPolicy, NeededResource, OnnxRuntimePolicy, OptimizationLevel, PaddingPolicy,
@@ -68,6 +68,9 @@ fn write_lane(policy: &ModelPolicy, mut put: impl FnMut(&str, Value)) {
     }
     if let Some(policy) = &policy.padding {
         put("padding", padding(policy));
+    }
+    if let Some(policy) = &policy.ragged {
+        put("ragged", ragged::write(policy));
     }
     if let Some(policy) = &policy.sequence {
         put("sequence", sequence::write(policy));
@@ -170,6 +173,9 @@ fn declared(tensor: &TensorPolicy) -> Value {
             TensorFormat::Nchw => "NCHW",
         };
         table.insert("format".to_owned(), format.into());
+    }
+    if tensor.optional {
+        table.insert("optional".to_owned(), true.into());
     }
     Value::Table(table)
 }
@@ -455,7 +461,8 @@ mod tests {
             "[sequence]\nmax_sequences = 7\n",
             "[sequence]\nstrategy = \"oldest\"\nmax_candidate_sequences = 3\nmax_idle_ms = 2.5\nmax_state_bytes = 9\ncontrols = [{ input = \"s\", kind = \"start\", values = [-1, 1] }, { input = \"r\", kind = \"ready\" }, { input = \"e\", kind = \"end\" }, { input = \"c\", kind = \"corrid\" }]\nstates = [{ input = \"a\", output = \"b\", visible = true }, { input = \"c\", output = \"d\", shape = [0, 2], initial_file = \"f/g\" }]\n",
             "[padding]\naxes = { x = 1, y = 2 }\n",
-            "priority_levels = 3\npreserve_ordering = true\nmodel_file = \"m.onnx\"\nqueue_timeout = { after_ms = 1.001, action = \"delay\", allow_override = true }\n[[priorities]]\nlevel = 2\nmax_queue_size = 7\ntimeout = { after_ms = 3 }\n[[inputs]]\nname = \"x\"\ndtype = \"FP32\"\nshape = [-1, 4]\nreshape = [-1, 2, 2]\nformat = \"NCHW\"\n[[outputs]]\nname = \"y\"\ndtype = \"INT64\"\nshape = [1]\nreshape = []\n[parameters]\np = \"q\"\n[metric_tags]\na = \"b\"\n[[warm_up.requests]]\nname = \"w\"\nrows = 2\ncount = 3\n[warm_up.requests.inputs]\nx = { dtype = \"FP32\", shape = [4] }\ny = { dtype = \"BYTES\", shape = [1], random = true }\nz = { dtype = \"BYTES\", shape = [1], file = \"z\" }\n[onnxruntime]\ninter_threads = 2\nparallel = true\nmemory_pattern = false\narena = true\n[onnxruntime.run]\n\"memory.enable_memory_arena_shrinkage\" = \"cpu:0\"\n",
+            "[ragged]\ninputs = [\"x\", \"y\"]\nbatch_inputs = [{ kind = \"item_shape\", targets = [\"a\", \"b\"], source = \"x\" }, { kind = \"element_count\", dtype = \"FP32\", targets = [\"c\"], source = \"y\" }]\nbatch_outputs = [{ targets = [\"z\"], source = \"x\" }]\n",
+            "priority_levels = 3\npreserve_ordering = true\nmodel_file = \"m.onnx\"\nqueue_timeout = { after_ms = 1.001, action = \"delay\", allow_override = true }\n[[priorities]]\nlevel = 2\nmax_queue_size = 7\ntimeout = { after_ms = 3 }\n[[inputs]]\nname = \"x\"\ndtype = \"FP32\"\nshape = [-1, 4]\nreshape = [-1, 2, 2]\nformat = \"NCHW\"\noptional = true\n[[outputs]]\nname = \"y\"\ndtype = \"INT64\"\nshape = [1]\nreshape = []\n[parameters]\np = \"q\"\n[metric_tags]\na = \"b\"\n[[warm_up.requests]]\nname = \"w\"\nrows = 2\ncount = 3\n[warm_up.requests.inputs]\nx = { dtype = \"FP32\", shape = [4] }\ny = { dtype = \"BYTES\", shape = [1], random = true }\nz = { dtype = \"BYTES\", shape = [1], file = \"z\" }\n[onnxruntime]\ninter_threads = 2\nparallel = true\nmemory_pattern = false\narena = true\n[onnxruntime.run]\n\"memory.enable_memory_arena_shrinkage\" = \"cpu:0\"\n",
             "[labels]\ny = \"labels/en.txt\"\n",
             "response_cache = true\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nlatency_objective_ms = 8.5\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
             "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\nwaits_while_exists = \"closed\"\n",

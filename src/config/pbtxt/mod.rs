@@ -12,6 +12,7 @@ mod optimization;
 mod parameters;
 mod places;
 mod queue;
+mod ragged;
 mod rate_limiter;
 mod scan;
 mod sequence;
@@ -25,6 +26,7 @@ use std::path::Path;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
+use crate::config::ragged::excluded;
 use crate::model::{
     BackendPolicy, MOST_TAGS, ModelPolicy, Notes, OnnxRuntimePolicy, QueuePolicy, TensorsPolicy,
     wrong_tag,
@@ -71,9 +73,10 @@ fn policy(model: &str, message: &DynamicMessage, draft: &mut Draft) -> ModelPoli
     let sequence = sequence::read(&config, &mut batch, draft);
     let ensemble = ensemble::read(&config, draft);
     let tensors = tensors::read(&config, draft);
-    ModelPolicy {
+    let policy = ModelPolicy {
         batch,
         padding: None,
+        ragged: ragged::read(&config, draft),
         sequence,
         queue: match ensemble {
             // Its requests wait with the models of its steps.
@@ -97,7 +100,11 @@ fn policy(model: &str, message: &DynamicMessage, draft: &mut Draft) -> ModelPoli
             parameters: parameters.others,
             metric_tags: metric_tags(config.metric_tags, draft),
         },
+    };
+    if let (Some(ragged), Some(message)) = (&policy.ragged, excluded(&policy)) {
+        draft.note(ragged::field(ragged), message);
     }
+    policy
 }
 
 /// Whether this is the model's own configuration, and the model one that is served.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::draft::Draft;
+use super::ensemble::is_one as is_ensemble;
 use crate::config::tensors::{check_reshape, twice};
 use crate::model::{LabelPolicy, OutputLabels, TensorFormat, TensorPolicy, TensorsPolicy};
 use crate::proto::model_input::Format;
@@ -18,6 +19,12 @@ pub(super) fn read(config: &ModelConfig, draft: &mut Draft) -> TensorsPolicy {
         let tensor = (input.name.as_str(), input.data_type, &input.dims[..]);
         let mut tensor = read_tensor(tensor, input.reshape.as_ref(), &path, draft);
         tensor.format = format(input.format());
+        tensor.optional = input.optional;
+        if input.optional && is_ensemble(config) {
+            let message =
+                "contradicts ensemble_scheduling: a step that takes it could not run without";
+            draft.note(&format!("{path}.optional"), message);
+        }
         inputs.push(tensor);
     }
     let mut outputs = Vec::new();
@@ -63,6 +70,7 @@ fn read_tensor(
         shape: dims.to_vec(),
         reshape,
         format: None,
+        optional: false,
     }
 }
 

@@ -27,7 +27,8 @@ fn interface() -> Result<Interface, String> {
         batching: signature.batching(),
         signature,
         max_batch_size: 8,
-        mask: None,
+        spare: Vec::new(),
+        together: None,
         runs: 1,
     })
 }
@@ -168,7 +169,7 @@ fn a_model_that_is_not_there_is_named_and_a_mask_need_not_be_given() {
     };
     assert!(graph(&masked).is_err());
     let interface = Interface {
-        mask: Some("b".to_owned()),
+        spare: vec!["b".to_owned()],
         ..interface().unwrap()
     };
     assert!(Graph::new(&masked, &[Ok(interface.clone())]).is_ok());
