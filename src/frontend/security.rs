@@ -159,3 +159,43 @@ impl Security {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MonotonicClock;
+
+    fn security(change: impl FnOnce(&mut Policy)) -> Security {
+        let mut policy = Policy {
+            tls: None,
+            handshake_timeout: Duration::ZERO,
+            max_handshakes: 1,
+            identity: None,
+            read_access: |_, _| Ok(crate::model::Access::default()),
+            open_control: false,
+            clients: ClientLimits {
+                rate: None,
+                burst: 1.0,
+                concurrency: None,
+                max_clients: 1,
+            },
+        };
+        change(&mut policy);
+        Security::open(policy, Arc::new(MonotonicClock::start()), Arc::default()).unwrap()
+    }
+
+    #[test]
+    fn a_call_is_asked_nothing_where_nothing_is_to_be_asked() {
+        let has_rules = |security: &Security, is_loopback| {
+            let guard = security.guard(Origins::default(), is_loopback);
+            guard.0.rules.is_some()
+        };
+        let plain = security(|_| {});
+        assert!(!has_rules(&plain, true) && !plain.wants_peers());
+        assert!(has_rules(&plain, false) && !plain.wants_peers());
+        let open = security(|policy| policy.open_control = true);
+        assert!(!has_rules(&open, false));
+        let limited = security(|policy| policy.clients.rate = Some(1.0));
+        assert!(has_rules(&limited, true) && limited.wants_peers());
+    }
+}

@@ -202,7 +202,7 @@ def test_tokens_open_what_their_roles_say(echo, tmp_path):
         # A browser sends what its user typed as a password.
         page = requests.get(f"http://{server.address}/console", auth=("me", operate), timeout=HANG)
         assert page.status_code == 200
-        assert 'caller=admin path="/v2/repository/models/echo/load"' in server.logged()
+        assert 'caller="admin" path="/v2/repository/models/echo/load"' in server.logged()
 
 
 class Jwts:

@@ -132,7 +132,7 @@ impl Rules {
             return Err(Refusal::new(Refused::Denied, Code::PermissionDenied, told));
         }
         if role == Role::Operate {
-            tracing::info!(caller = %caller.name, path, "an operator's call");
+            tracing::info!(caller = ?caller.name, path, "an operator's call");
         }
         Ok(caller)
     }

@@ -20,6 +20,8 @@ use crate::model::{JwtPolicy, Role};
 
 /// Keys of an issuer that are looked at.
 const MOST_KEYS: usize = 64;
+/// Bytes of a caller's name, which is kept for as long as it is limited.
+const MOST_NAME: usize = 256;
 /// Tokens whose signature need not be checked again; then it begins anew.
 const MOST_SEEN: usize = 4_096;
 
@@ -136,7 +138,8 @@ impl Jwt {
             return Err(format!("the token is not for {:?} (aud)", policy.audience));
         }
         let expires = number(claims, "exp")?.ok_or("the token does not say when it ends (exp)")?;
-        let name = text(claims, "sub").ok_or("the token does not say whose it is (sub)")?;
+        let name = text(claims, "sub").filter(|name| name.len() <= MOST_NAME);
+        let name = name.ok_or("the token does not say in a few words whose it is (sub)")?;
         Ok(Claimed {
             caller: Arc::new(Caller {
                 name: Arc::from(name),

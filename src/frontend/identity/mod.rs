@@ -104,3 +104,44 @@ fn known(file: &Path, read: ReadAccess, contents: &mut Contents) -> Result<Known
     });
     Ok(Known::new(access, jwt.transpose()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::config::read_access;
+
+    #[test]
+    fn a_broken_file_changes_nothing_and_a_mended_one_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("identity.toml");
+        let put = |secret: &str| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
+            let digest = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+            let digest: String = digest.collect();
+            let text = format!("[[tokens]]\nname = \"a\"\nroles = []\nsha256 = \"{digest}\"");
+            std::fs::write(&file, text).unwrap();
+        };
+        put("first");
+        let identity = Identity::open(&file, |file, text| {
+            read_access(file, text).map_err(|report| report.to_string())
+        });
+        let identity = identity.unwrap();
+        let knows = |secret: &str| {
+            identity.look();
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-api-key"),
+                secret.parse().unwrap(),
+            )]);
+            identity.known().caller(&headers, None, 0).is_ok()
+        };
+        assert!(knows("first"));
+        std::fs::write(&file, "[[tokens]").unwrap();
+        assert!(knows("first"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(knows("first"));
+        put("second");
+        assert!(knows("second") && !knows("first"));
+    }
+}

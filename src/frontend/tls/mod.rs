@@ -130,3 +130,56 @@ fn note(file: &Path, material: &Material, counts: &DoorCounts) {
         tracing::warn!(file = %file.display(), "TLS: the certificate has expired");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::clock::MonotonicClock;
+
+    /// A certificate that ends in such a year, and its key.
+    fn pair(year: i32) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(["a.test".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = parameters.self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_broken_pair_changes_nothing_and_a_whole_one_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TlsFiles {
+            certificate: folder.path().join("tls.crt"),
+            key: folder.path().join("tls.key"),
+            client_ca: None,
+        };
+        let write = |file: &Path, text: &str| std::fs::write(file, text).unwrap();
+        let (first, first_key) = pair(2040);
+        let (second, second_key) = pair(2041);
+        write(&files.certificate, &first);
+        write(&files.key, &first_key);
+        let clock = Arc::new(MonotonicClock::start());
+        let patience = Patience::new(clock, Duration::ZERO);
+        let tls = Tls::open(&files, 1, patience, Arc::default()).unwrap();
+        let changes = || {
+            let before = tls.config.load_full();
+            tls.look();
+            !Arc::ptr_eq(&before, &tls.config.load_full())
+        };
+        assert!(!changes());
+        // The new certificate with the old key, then none.
+        write(&files.certificate, &second);
+        assert!(!changes());
+        std::fs::remove_file(&files.key).unwrap();
+        assert!(!changes());
+        write(&files.key, &second_key);
+        assert!(changes());
+        assert!(!changes());
+        write(&files.certificate, "no certificate");
+        assert!(!changes());
+    }
+}

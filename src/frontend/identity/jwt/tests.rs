@@ -165,6 +165,7 @@ fn what_a_token_says_has_to_be_right() {
         ("aud", json!("others"), "\"jitney\" (aud)"),
         ("aud", json!([]), "\"jitney\" (aud)"),
         ("sub", json!(1), "whose it is"),
+        ("sub", json!("a".repeat(257)), "whose it is"),
     ] {
         let error = ask(&with(name, value), NOW).unwrap_err();
         assert!(error.contains(told), "{error}");
