@@ -13,16 +13,18 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::backend::ort::{Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, Moment, MonotonicClock};
-use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig};
+use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig, read_access};
 use crate::device::{Inventory, Unavailable};
-use crate::frontend::{Api, Console, Frontend, Limits, Origins, Protocols, Readiness};
+use crate::frontend::{
+    Api, Console, Frontend, Limits, Origins, Policy, Protocols, Readiness, Security, SecurityError,
+};
 use crate::repository::{RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
 };
 use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
-use crate::telemetry::{self, Breaches, Metrics, Requests, Shelf, Tracer};
+use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests, Shelf, Tracer};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What was to make the server safe cannot be had.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// Traces and metrics cannot be sent.
     #[error(transparent)]
     Otlp(#[from] SendError),
@@ -191,7 +196,10 @@ impl Server {
             triton: config.triton_metrics,
             device_price_per_hour: config.device_price_per_hour,
         };
+        let door = Arc::new(DoorCounts::default());
+        let security = security(&config, &machine, &door)?;
         let metrics = Metrics::new(engine.clone(), responses, devices, told).with_tracer(tracer);
+        let metrics = metrics.with_door(door);
         let bound = bind(&config).await?;
         let frontend = Frontend::new(
             api,
@@ -199,11 +207,13 @@ impl Server {
             console(&config, &bound, &breaches),
             limits(&config),
             Origins::new(&config.cors_origins),
+            security.clone(),
             Arc::clone(&machine.clock),
         );
         let goaway = watch::Sender::new(false);
         let mut frontends = JoinSet::new();
         let mut addresses = Vec::new();
+        warn_if_open(&bound, &security);
         for (listener, protocols) in bound {
             addresses.push((listener.local_addr().ok(), protocols));
             let mut leave = goaway.subscribe();
@@ -228,6 +238,7 @@ impl Server {
             tokio::spawn(Arc::clone(&readiness).follow()),
             tokio::spawn(metrics.watch()),
             tokio::spawn(breaches.watch()),
+            tokio::spawn(security.follow()),
             tokio::spawn(reconcile(
                 reconciler,
                 Arc::clone(&machine.clock),
@@ -255,6 +266,11 @@ impl Server {
     /// Where gRPC is served.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether every port speaks TLS alone.
+    pub fn has_tls(&self) -> bool {
+        self.config.security.tls.is_some()
     }
 
     /// Where REST is served, if anywhere.
@@ -450,6 +466,45 @@ fn shared_memory(config: &ServerConfig, machine: &Machine) -> Result<SharedMemor
         prefix: config.shared_memory.prefix.clone().unwrap_or_default(),
         source,
     })
+}
+
+/// What stands before every port.
+fn security(
+    config: &ServerConfig,
+    machine: &Machine,
+    counts: &Arc<DoorCounts>,
+) -> Result<Security, StartError> {
+    let asked = config.security.clone();
+    let policy = Policy {
+        tls: asked.tls,
+        handshake_timeout: asked.handshake_timeout,
+        // Others have to get in while handshakes hang.
+        max_handshakes: asked.max_handshakes.min(config.max_connections / 2),
+        identity: asked.identity,
+        read_access: |file, text| read_access(file, text).map_err(|report| report.to_string()),
+        open_control: asked.open_control,
+        clients: asked.clients,
+    };
+    let clock = Arc::clone(&machine.clock);
+    Ok(Security::open(policy, clock, Arc::clone(counts))?)
+}
+
+/// Says loudly what listens beyond the machine and is not safe there.
+fn warn_if_open(bound: &[(TcpListener, Protocols)], security: &Security) {
+    let Some(lacks) = security.lacks() else {
+        return;
+    };
+    for (listener, _) in bound {
+        let address = listener.local_addr();
+        let address = address
+            .ok()
+            .filter(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = address {
+            tracing::warn!(
+                "OPEN TO THE WORLD: {address} listens beyond this machine {lacks}; see docs/security.md"
+            );
+        }
+    }
 }
 
 /// Where breaches are written, if anywhere.

@@ -25,6 +25,10 @@ pub enum Code {
     Unavailable,
     /// A part of the protocol that this version does not offer.
     Unimplemented,
+    /// Nobody knows who asks, and that has to be known.
+    Unauthenticated,
+    /// Who asks is known, or need not be, and may not have this.
+    PermissionDenied,
     /// Our fault, or the model's.
     Internal,
 }
@@ -37,11 +41,13 @@ impl Code {
             Self::InvalidArgument => 3,
             Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
+            Self::PermissionDenied => 7,
             Self::ResourceExhausted => 8,
             Self::FailedPrecondition => 9,
             Self::Unimplemented => 12,
             Self::Internal => 13,
             Self::Unavailable => 14,
+            Self::Unauthenticated => 16,
         }
     }
 
@@ -52,11 +58,13 @@ impl Code {
             Self::InvalidArgument => "INVALID_ARGUMENT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::NotFound => "NOT_FOUND",
+            Self::PermissionDenied => "PERMISSION_DENIED",
             Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
             Self::FailedPrecondition => "FAILED_PRECONDITION",
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Internal => "INTERNAL",
             Self::Unavailable => "UNAVAILABLE",
+            Self::Unauthenticated => "UNAUTHENTICATED",
         }
     }
 
@@ -71,7 +79,9 @@ impl Code {
             | Self::NotFound
             | Self::FailedPrecondition
             | Self::Cancelled
-            | Self::Unimplemented => false,
+            | Self::Unimplemented
+            | Self::Unauthenticated
+            | Self::PermissionDenied => false,
         }
     }
 
@@ -79,6 +89,8 @@ impl Code {
     pub const fn http(self) -> u16 {
         match self {
             Self::InvalidArgument | Self::FailedPrecondition => 400,
+            Self::Unauthenticated => 401,
+            Self::PermissionDenied => 403,
             Self::NotFound => 404,
             Self::ResourceExhausted => 429,
             // Known to proxies as that of a client that went away.

@@ -17,6 +17,7 @@ mod convert;
 mod devices;
 mod probe;
 mod serve;
+mod token;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -43,6 +44,8 @@ enum Command {
     Devices(devices::Devices),
     /// Ask a server on this machine whether it is ready: 0 if it is.
     Probe(probe::Probe),
+    /// Make a token for the file that --identity names.
+    Token(token::Token),
 }
 
 /// Starts the log lines that `--log` asks for.
@@ -60,6 +63,7 @@ impl Cli {
             Command::Convert(convert) => convert.run(),
             Command::Devices(devices) => devices.run(),
             Command::Probe(probe) => probe.run(),
+            Command::Token(token) => token.run(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! `jitney probe`: asks a running server whether it is ready, by its exit code.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::frontend::{LIVE, probe};
+use crate::model::TlsFiles;
 
 /// Asks a server on this machine whether it is ready; exits with 1 if it is not.
 ///
@@ -18,6 +20,24 @@ pub(super) struct Probe {
         default_value = "127.0.0.1:8001"
     )]
     grpc_address: SocketAddr,
+
+    /// Ask by TLS: the file of the server's certificate, which is shown to a server that wants one.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "JITNEY_TLS_CERT",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+
+    /// The file of the certificate's key.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "JITNEY_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
 
     /// Ask whether this model is ready, and not the server.
     #[arg(
@@ -44,7 +64,13 @@ impl Probe {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(probe(self.grpc_address, service, patience))?;
+        let files = self.tls_cert.zip(self.tls_key);
+        let files = files.map(|(certificate, key)| TlsFiles {
+            certificate,
+            key,
+            client_ca: None,
+        });
+        runtime.block_on(probe(self.grpc_address, files.as_ref(), service, patience))?;
         println!("serving");
         Ok(())
     }

@@ -65,15 +65,19 @@ fn about(server: &Server) {
     super::say!("jitney {}", env!("CARGO_PKG_VERSION"));
     super::say!("devices: {}", devices.join(", "));
     super::say!("ONNX Runtime from {}", machine.library.path().display());
-    super::say!("gRPC on {} (plaintext), gRPC-Web too", server.address());
+    let (how, scheme) = match server.has_tls() {
+        true => ("TLS", "https"),
+        false => ("plaintext", "http"),
+    };
+    super::say!("gRPC on {} ({how}), gRPC-Web too", server.address());
     if let Some(address) = server.http_address() {
-        super::say!("REST on http://{address}/v2 (plaintext)");
+        super::say!("REST on {scheme}://{address}/v2 ({how})");
         if server.has_console() {
-            super::say!("console on http://{address}/console");
+            super::say!("console on {scheme}://{address}/console");
         }
     }
     if let Some(address) = server.metrics_address() {
-        super::say!("metrics on http://{address}/metrics");
+        super::say!("metrics on {scheme}://{address}/metrics");
     }
 }
 
@@ -88,6 +92,8 @@ fn models(server: &Server) {
         }
     }
     match serving.first() {
+        // Certificates and tokens are for the reader to add.
+        Some(_) if server.has_tls() => {}
         Some(version) => {
             super::say!("try it:");
             for line in examples(server, version) {

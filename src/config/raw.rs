@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::security::RawSecurity;
+
 // Values stay text until `resolve`, so that mistakes in flags and in the file are told together.
 /// What was typed: the flags of `jitney serve`, and the environment where a flag is absent.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -336,4 +338,8 @@ pub struct RawServer {
     /// How log lines are written: text, or json, an object a line [default: text]
     #[arg(long, value_name = "FORMAT", env = "JITNEY_LOG_FORMAT")]
     pub log_format: Option<String>,
+
+    /// TLS, identity, and limits of clients.
+    #[command(flatten)]
+    pub security: RawSecurity,
 }

@@ -205,6 +205,7 @@ impl RawServer {
             log_settings: s.one("log_settings", self.log_settings, Truth, true),
             log: s.one("log", self.log, Text, "info".to_owned()),
             log_json: s.one("log_format", self.log_format, LOG_FORMATS, false),
+            security: s.security(self.security),
         };
         s.contradictions(&config);
         config
@@ -402,5 +403,6 @@ fn typed_name(key: &str) -> String {
     format!("--{flag} or JITNEY_{variable}")
 }
 
+mod security;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Location, OtlpConfig};
+use super::{Location, OtlpConfig, SecurityConfig};
 use crate::model::{DeviceChoice, OfferedResource, SharedMemoryPolicy};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
@@ -101,6 +101,8 @@ pub struct ServerConfig {
     pub log: String,
     /// Whether log lines are JSON.
     pub log_json: bool,
+    /// What is asked of those who ask.
+    pub security: SecurityConfig,
 }
 
 /// Who decides which models are loaded.

@@ -4,12 +4,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,11 +20,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
+use super::identity::Peer;
 use super::patience::Patience;
+use super::security::Security;
+use super::tls::{Tls, subjects};
 use crate::clock::Sleep;
+use crate::model::Subject;
 
 /// By then it is known which version of HTTP a client speaks, and what waits for it has its own bound.
 const GREETING: usize = 24;
@@ -53,8 +60,6 @@ pub(super) async fn serve<S>(
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    let service =
-        service.map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new));
     let http = http(door.max_concurrent_streams);
     let open = GracefulShutdown::new();
     let mut tasks = JoinSet::new();
@@ -68,14 +73,50 @@ pub(super) async fn serve<S>(
         let Some(connection) = connection else {
             continue;
         };
-        let service = TowerToHyperService::new(service.clone());
-        let served = http.serve_connection(TokioIo::new(connection), service);
         // A connection that breaks is its client's to notice.
-        tasks.spawn(open.watch(served.into_owned()));
+        let Some(tls) = door.security.tls.clone() else {
+            let service = of_peer(service.clone(), door.peer(&connection, Vec::new()));
+            let served = http.serve_connection(TokioIo::new(connection), service);
+            tasks.spawn(open.watch(served.into_owned()));
+            continue;
+        };
+        let (door, http, service) = (door.clone(), http.clone(), service.clone());
+        let watcher = open.watcher();
+        tasks.spawn(async move {
+            let Some(connection) = door.secured(&tls, connection).await else {
+                return Ok(());
+            };
+            let service = of_peer(
+                service,
+                door.peer(&connection, subjects(&connection.stream)),
+            );
+            let served = http.serve_connection(TokioIo::new(connection), service);
+            watcher.watch(served.into_owned()).await
+        });
     }
     // Who comes now is refused rather than kept waiting.
     drop(listener);
     open.shutdown().await;
+}
+
+/// The service for one connection: its requests tell who is at the other end, if somebody wants to know.
+fn of_peer<S>(
+    service: S,
+    peer: Option<Arc<Peer>>,
+) -> TowerToHyperService<
+    impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = S::Future>
+    + Clone
+    + Send,
+>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
+{
+    TowerToHyperService::new(service.map_request(move |mut request: Request<Incoming>| {
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(Arc::clone(peer));
+        }
+        request.map(Body::new)
+    }))
 }
 
 /// HTTP/1 and HTTP/2 on one port, told apart by how the client begins.
@@ -102,13 +143,14 @@ pub(super) struct Door {
     pub(super) places: Arc<Semaphore>,
     pub(super) patience: Patience,
     pub(super) max_concurrent_streams: u32,
+    pub(super) security: Security,
 }
 
 impl Door {
     /// The next connection, once there is a place for it; none if it was gone at once.
-    async fn accept(&self, listener: &TcpListener) -> Option<Connection> {
+    async fn accept(&self, listener: &TcpListener) -> Option<Connection<TcpStream>> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, address)) = listener.accept().await else {
             // Such as too many open files, which some other connection has to end first.
             self.patience.pause().await;
             return None;
@@ -117,22 +159,49 @@ impl Door {
         let _ = stream.set_nodelay(true);
         Some(Connection {
             stream,
-            greeting: Some(Greeting {
-                heard: 0,
-                ends: self.patience.begin(),
-                patience: self.patience.clone(),
-            }),
-            _place: place,
+            address,
+            greeting: Some(self.greeting()),
+            place,
         })
+    }
+
+    /// A connection behind its handshake, on which its client has yet to speak; none if that failed.
+    async fn secured(
+        &self,
+        tls: &Tls,
+        connection: Connection<TcpStream>,
+    ) -> Option<Connection<TlsStream<TcpStream>>> {
+        Some(Connection {
+            stream: tls.accept(connection.stream).await?,
+            address: connection.address,
+            greeting: Some(self.greeting()),
+            place: connection.place,
+        })
+    }
+
+    fn greeting(&self) -> Greeting {
+        Greeting {
+            heard: 0,
+            ends: self.patience.begin(),
+            patience: self.patience.clone(),
+        }
+    }
+
+    /// Who is at the other end, if anybody wants to know.
+    fn peer<S>(&self, connection: &Connection<S>, subjects: Vec<Subject>) -> Option<Arc<Peer>> {
+        let address = connection.address.ip();
+        let peer = || Arc::new(Peer { address, subjects });
+        self.security.wants_peers().then(peer)
     }
 }
 
 /// A connection and its place among those that may be open.
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    stream: S,
+    address: SocketAddr,
     /// There until the client has said how it speaks.
     greeting: Option<Greeting>,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 struct Greeting {
@@ -148,7 +217,7 @@ impl Greeting {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -170,7 +239,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

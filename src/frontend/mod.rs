@@ -5,8 +5,10 @@
 mod api;
 mod connections;
 mod console;
+mod contents;
 mod grpc;
 mod headers;
+mod identity;
 mod limits;
 mod messages;
 mod metrics;
@@ -15,8 +17,10 @@ mod patience;
 mod probe;
 mod readiness;
 mod rest;
+mod security;
 mod settings;
 mod shared_memory;
+mod tls;
 mod trace_settings;
 mod traces;
 
@@ -31,10 +35,12 @@ use tower::ServiceBuilder;
 
 pub use api::Api;
 pub use console::Console;
+pub use identity::ReadAccess;
 pub use limits::Limits;
 pub use origins::Origins;
 pub use probe::{ProbeError, probe};
 pub use readiness::{LIVE, Readiness};
+pub use security::{Policy, Security, SecurityError};
 
 use crate::clock::Clock;
 use crate::telemetry::{InFlight, Metrics};
@@ -64,6 +70,7 @@ pub struct Frontend {
     limits: Limits,
     layer: LimitLayer,
     origins: Origins,
+    security: Security,
     patience: Patience,
     places: Arc<Semaphore>,
 }
@@ -76,6 +83,7 @@ impl Frontend {
         console: Option<Console>,
         limits: Limits,
         origins: Origins,
+        security: Security,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let patience = Patience::new(clock, limits.read_timeout);
@@ -86,6 +94,7 @@ impl Frontend {
             limits,
             layer: LimitLayer::new(limits, patience.clone()),
             origins,
+            security,
             patience,
             places: places(limits.max_connections),
         }
@@ -106,8 +115,11 @@ impl Frontend {
     ) {
         let reports = self.limits.orca_trailers;
         let reports = reports.then(|| ReportLayer(Arc::clone(&self.metrics)));
+        let address = listener.local_addr();
+        let is_loopback = address.is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let service = ServiceBuilder::new()
             .option_layer(self.origins.layer())
+            .layer(self.security.guard(self.origins.clone(), is_loopback))
             .layer(self.layer.clone())
             .layer(WebLayer)
             .option_layer(reports)
@@ -116,6 +128,7 @@ impl Frontend {
             places: self.places,
             patience: self.patience,
             max_concurrent_streams: self.limits.max_concurrent_streams,
+            security: self.security.clone(),
         };
         connections::serve(listener, door, service, shutdown).await;
     }

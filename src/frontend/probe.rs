@@ -1,13 +1,23 @@
 //! A question to a running server's health, for images in which no other program could ask it.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{self, Endpoint};
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+
+use super::tls::client_config;
+use crate::model::TlsFiles;
 
 /// Why a server, or what was asked about, is not healthy.
 #[derive(Debug, thiserror::Error)]
@@ -18,15 +28,20 @@ pub enum ProbeError {
     /// It answers otherwise than with its health.
     #[error("the server at {0} does not tell the health of {1:?}: {2}")]
     Refused(SocketAddr, String, Code),
+    /// Its certificate and key, by which it is asked, cannot be read.
+    #[error("cannot speak TLS: {0}")]
+    Tls(String),
     /// It answers that it is not.
     #[error("the server at {0} is not serving")]
     NotServing(SocketAddr),
 }
 
 /// Asks the server at an address whether a service of it is serving: the empty name is the server,
-/// [`LIVE`](super::readiness::LIVE) its process, others are models. Gives up after `patience`.
+/// [`LIVE`](super::readiness::LIVE) its process, others are models. Gives up after `patience`. A server that
+/// speaks TLS is shown its own certificate, in case that it wants one.
 pub async fn probe(
     address: SocketAddr,
+    tls: Option<&TlsFiles>,
     service: &str,
     patience: Duration,
 ) -> Result<(), ProbeError> {
@@ -34,7 +49,16 @@ pub async fn probe(
     let away = |error| ProbeError::Away(address, error);
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(away)?;
     let endpoint = endpoint.connect_timeout(patience).timeout(patience);
-    let channel = endpoint.connect().await.map_err(away)?;
+    let channel = match tls {
+        None => endpoint.connect().await,
+        Some(files) => {
+            let config = client_config(files).map_err(ProbeError::Tls)?;
+            let connector = TlsConnector::from(Arc::new(config));
+            let connect = tower::service_fn(move |_| secured(connector.clone(), address));
+            endpoint.connect_with_connector(connect).await
+        }
+    };
+    let channel = channel.map_err(away)?;
     let request = HealthCheckRequest {
         service: service.to_owned(),
     };
@@ -45,6 +69,15 @@ pub async fn probe(
         true => Ok(()),
         false => Err(ProbeError::NotServing(address)),
     }
+}
+
+async fn secured(
+    connector: TlsConnector,
+    address: SocketAddr,
+) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(address.ip().into());
+    Ok(TokioIo::new(connector.connect(name, stream).await?))
 }
 
 /// Who listens on every interface is asked over the loopback one.

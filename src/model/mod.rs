@@ -2,6 +2,7 @@
 //! Uses `tensor` for element types.
 //! Never loads or runs anything.
 
+mod access;
 mod ensemble;
 mod id;
 mod labels;
@@ -15,6 +16,9 @@ mod signature;
 mod tensors;
 mod waiting;
 
+pub use access::{
+    Access, Certificate, ClientLimits, Digest, JwtPolicy, Role, Roles, Subject, TlsFiles, Token,
+};
 pub use ensemble::{EnsemblePolicy, EnsembleStep};
 pub use id::{InvalidName, VersionId, check_name};
 pub use labels::{LabelPolicy, OutputLabels};

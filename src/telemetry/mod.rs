@@ -4,6 +4,7 @@
 //! Never fails a request or holds one up.
 
 mod context;
+mod door;
 mod family;
 mod load;
 pub mod logs;
@@ -22,6 +23,7 @@ mod tracer;
 mod triton;
 
 pub use context::{TRACEPARENT, TRACERESPONSE};
+pub use door::{DoorCounts, Handshake, Refused};
 pub use family::{Buckets, Family, Kind, Label, Metric, Sample, Value};
 pub use load::{Load, Point, Report, VersionLoad};
 pub use recorder::{

@@ -328,6 +328,24 @@ pub(super) static METRICS: &[Told] = &[
         |snapshot, family| family.add(&[], snapshot.in_flight.bytes as f64),
     ),
     counter(
+        "jitney_calls_refused_total",
+        &["reason"],
+        "Calls refused before anything was done: unauthenticated, denied (role), cross_origin (a browser's), client_rate, client_concurrency",
+        |snapshot, family| snapshot.door.tell_refused(family),
+    ),
+    counter(
+        "jitney_tls_handshakes_total",
+        &["outcome"],
+        "TLS handshakes: done, failed, slow (handshake_timeout_ms), or crowded out by newer ones (max_handshakes)",
+        |snapshot, family| snapshot.door.tell_handshakes(family),
+    ),
+    gauge(
+        "jitney_tls_certificate_not_after_seconds",
+        &[],
+        "Until when the certificate in use is good, in seconds since the Unix epoch",
+        |snapshot, family| snapshot.door.tell_certificate(family),
+    ),
+    counter(
         "jitney_trace_spans_total",
         &["outcome"],
         "Spans of traces: sent, or dropped because too many waited or the receiver did not take them",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::door::DoorCounts;
 use super::family::Family;
 use super::load::{Load, Point, Report, Watcher};
 use super::process::Process;
@@ -31,6 +32,7 @@ pub struct Metrics {
     devices: Vec<SharedDevice>,
     watcher: Arc<Watcher>,
     tracer: Option<Arc<Tracer>>,
+    door: Arc<DoorCounts>,
     settings: Settings,
 }
 
@@ -64,6 +66,8 @@ pub(super) struct Snapshot {
     pub(super) device_price: Option<f64>,
     /// Spans that were sent, and dropped; none if nothing is traced.
     pub(super) spans: Option<(u64, u64)>,
+    /// Who was let in.
+    pub(super) door: Arc<DoorCounts>,
 }
 
 impl Metrics {
@@ -80,6 +84,7 @@ impl Metrics {
             responses,
             devices,
             tracer: None,
+            door: Arc::default(),
             settings,
         }
     }
@@ -88,6 +93,13 @@ impl Metrics {
     #[must_use]
     pub fn with_tracer(mut self, tracer: Option<Arc<Tracer>>) -> Self {
         self.tracer = tracer;
+        self
+    }
+
+    /// The same, with who is let in.
+    #[must_use]
+    pub fn with_door(mut self, door: Arc<DoorCounts>) -> Self {
+        self.door = door;
         self
     }
 
@@ -161,6 +173,7 @@ impl Metrics {
             process: Process::look(),
             device_price: self.settings.device_price_per_hour,
             spans: self.tracer.as_ref().map(|tracer| tracer.counts()),
+            door: Arc::clone(&self.door),
         }
     }
 }

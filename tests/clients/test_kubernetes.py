@@ -14,6 +14,7 @@ import time
 import grpc
 import kubernetes_validate
 import pytest
+import trustme
 import yaml
 
 from kserve_models import FOLDERS, Types
@@ -39,6 +40,11 @@ DASHBOARD = DEPLOY / "grafana" / "jitney.json"
 MONITORING = [part for key, file in [
     *((f"prometheusRule.files.{file.stem}", file) for file in RULES), ("dashboard.json", DASHBOARD)]
     for part in ["--set-file", f"{key}={file}"]]
+
+# TLS with clients' certificates, and callers who are known.
+SECURED = ["--set", "tls.secret=jitney-tls,tls.clientCa=true,identity.secret=jitney-identity",
+           "--set", "serviceMonitor.authorization.credentials.name=prometheus",
+           "--set", "serviceMonitor.authorization.credentials.key=token"]
 
 needs_helm = pytest.mark.skipif(
     shutil.which("helm") is None,
@@ -101,6 +107,8 @@ def test_the_chart_passes_helms_own_linter():
     (["models.claim=a", "gpus.count=2", "gpus.resource=nvidia.com/mig-1g.10gb"],
      "at '/gpus/count': maximum: got 2, want 1"),
     (["models.claim=a", "config.grpc_address=0.0.0.0:1"], "invalid propertyName 'grpc_address'"),
+    (["models.claim=a", "config.tls_cert=/a"], "invalid propertyName 'tls_cert'"),
+    (["models.claim=a", "tls.clientCa=true"], "at '/tls/secret'"),
     (["models.claim=a", "disruption.minAvailable=1"],
      "at '/disruption': maxProperties: got 2, want 1"),
     (["models.claim=a", "strategy.maxSurge=0"],
@@ -135,7 +143,7 @@ def test_manifests_are_valid(name, version):
 @needs_node
 @needs_helm
 def test_objects_of_others_are_what_these_publish(tmp_path):
-    documents = list(yaml.safe_load_all(rendered("eight-gpus", *MONITORING)))
+    documents = list(yaml.safe_load_all(rendered("eight-gpus", *MONITORING, *SECURED)))
     found = [document for document in documents if document["kind"] in OTHERS]
     assert sorted(document["kind"] for document in found) == sorted(OTHERS)
     assert typed(found, tmp_path) == ""
@@ -353,6 +361,52 @@ def test_probes_ask_what_the_server_answers(add, repository, tmp_path):
         assert serves(server, services["livenessProbe"])
         server.terminate()
         assert server.wait() == 0
+
+
+@needs_helm
+def test_a_secured_pod_serves_what_the_secrets_say(add, repository, tmp_path):
+    """Its certificate is an authority's, is good for clients too, and a Secret's files are where they are meant."""
+    add("tiny_mlp")
+    documents = list(yaml.safe_load_all(rendered("cpu", *SECURED, "--set", "serviceMonitor.enabled=true")))
+    for document in documents:
+        if document["kind"] not in OTHERS:
+            kubernetes_validate.validate(document, VERSIONS[0], strict=True)
+    [deployment] = [document for document in documents if document["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    [one] = pod["containers"]
+    folders = {mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"]["secretName"]
+               for volume in pod["volumes"] if "secret" in volume}
+    assert secrets == {"tls": "jitney-tls", "identity": "jitney-identity"}
+    assert {mount["name"] for mount in one["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    authority = trustme.CA()
+    issued = authority.issue_cert("jitney.jitney.svc")
+    files = {
+        "tls/tls.crt": issued.cert_chain_pems[0].bytes(), "tls/tls.key": issued.private_key_pem.bytes(),
+        "tls/ca.crt": authority.cert_pem.bytes(), "identity/identity.toml": b""}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+
+    def here(text):
+        for name in secrets:
+            text = text.replace(folders[name], str(tmp_path / name))
+        return text
+
+    [settings] = [document for document in documents if document["kind"] == "ConfigMap"]
+    arguments = as_told(one["args"], repository, tmp_path, settings["data"]["jitney.toml"])
+    [_, path, *flags] = [here(argument) for argument in arguments]
+    flags = [flag for flag in flags if "-address=" not in flag]
+    variables = {variable["name"]: here(variable["value"]) for variable in one["env"]}
+    with Server(path, *flags, environment=variables) as server:
+        for name in ["startupProbe", "livenessProbe", "readinessProbe"]:
+            [program, *asked] = one[name]["exec"]["command"]
+            assert program == "/usr/local/bin/jitney"
+            asked = [server.address.join(["--grpc-address=", ""]) if "-address=" in part else part
+                     for part in asked]
+            done = subprocess.run([BINARY, *asked], env={**os.environ, **variables},
+                                  capture_output=True, text=True, timeout=HANG)
+            assert done.stdout == "serving\n", done.stderr
 
 
 def serves(server, service):

@@ -42,6 +42,7 @@ mod repository;
 mod request;
 mod rest;
 mod schedule;
+mod security;
 mod sequence;
 mod shared_memory;
 mod sharing;

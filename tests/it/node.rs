@@ -61,6 +61,19 @@ impl Node {
 
     /// Serves `repository` with these settings, and waits for every model to have been tried.
     pub(crate) async fn with(repository: &Path, settings: RawServer) -> Self {
+        let server = Self::server(repository, settings).await;
+        let address = format!("http://{}", server.address());
+        let channel = Endpoint::from_shared(address).unwrap();
+        let channel = within("connecting", channel.connect()).await.unwrap();
+        Self {
+            server,
+            repository: repository.to_owned(),
+            channel,
+        }
+    }
+
+    /// The same without a connection.
+    pub(crate) async fn server(repository: &Path, settings: RawServer) -> Server {
         let settings = RawServer {
             repository: Some(repository.to_owned()),
             grpc_address: Some("127.0.0.1:0".to_owned()),
@@ -73,14 +86,7 @@ impl Node {
         let config = settings.resolve().unwrap_or_else(|error| panic!("{error}"));
         let server = Server::start(config).await.unwrap();
         within("the server starts", server.started()).await;
-        let address = format!("http://{}", server.address());
-        let channel = Endpoint::from_shared(address).unwrap();
-        let channel = within("connecting", channel.connect()).await.unwrap();
-        Self {
-            server,
-            repository: repository.to_owned(),
-            channel,
-        }
+        server
     }
 
     pub(crate) fn repository(&self) -> &Path {

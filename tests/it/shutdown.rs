@@ -85,10 +85,10 @@ async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
     server.until(false).await;
     model.until(false).await;
     // It is about to go, and nobody has to kill it.
-    probe(address, LIVE, HANG).await.unwrap();
-    let said = probe(address, "m", HANG).await.unwrap_err();
+    probe(address, None, LIVE, HANG).await.unwrap();
+    let said = probe(address, None, "m", HANG).await.unwrap_err();
     assert!(matches!(said, ProbeError::NotServing(_)), "{said}");
-    let said = probe(address, "nobody", HANG).await.unwrap_err();
+    let said = probe(address, None, "nobody", HANG).await.unwrap_err();
     assert!(
         matches!(said, ProbeError::Refused(_, _, Code::NotFound)),
         "{said}"
@@ -108,7 +108,7 @@ async fn a_lame_duck_serves_and_then_finishes_what_it_has() {
     running.ends().await.unwrap();
     let again = Endpoint::from_shared(format!("http://{address}")).unwrap();
     assert!(again.connect().await.is_err());
-    let said = probe(address, LIVE, HANG).await.unwrap_err();
+    let said = probe(address, None, LIVE, HANG).await.unwrap_err();
     assert!(matches!(said, ProbeError::Away(..)), "{said}");
 }
 

@@ -3,7 +3,8 @@ use std::net::SocketAddr;
 use clap::{Args, Command, FromArgMatches};
 
 use super::*;
-use crate::model::OfferedResource;
+use crate::config::SecurityConfig;
+use crate::model::{ClientLimits, OfferedResource, TlsFiles};
 
 fn command() -> Command {
     RawServer::augment_args(Command::new("serve"))
@@ -86,6 +87,19 @@ fn defaults() -> ServerConfig {
         log_settings: true,
         log: "info".to_owned(),
         log_json: false,
+        security: SecurityConfig {
+            tls: None,
+            handshake_timeout: Duration::from_secs(5),
+            max_handshakes: 1_024,
+            identity: None,
+            open_control: false,
+            clients: ClientLimits {
+                rate: None,
+                burst: 1.0,
+                concurrency: None,
+                max_clients: 10_000,
+            },
+        },
     }
 }
 
@@ -146,6 +160,17 @@ drain_timeout_ms = 8.5
 io_threads = 9
 log = "debug"
 log_format = "json"
+tls_cert = "/tls/tls.crt"
+tls_key = "/tls/tls.key"
+tls_client_ca = "/tls/ca.crt"
+handshake_timeout_ms = 20
+max_handshakes = 12
+identity = "/etc/identity.toml"
+open_control = true
+client_rate = 0.5
+client_burst = 3
+client_concurrency = 13
+max_clients = 14
 otlp_endpoint = "http://host:4317"
 otlp_protocol = "http"
 otlp_metrics_interval_ms = 1000
@@ -214,6 +239,23 @@ trace_settings = false
         log_settings: false,
         log: "debug".to_owned(),
         log_json: true,
+        security: SecurityConfig {
+            tls: Some(TlsFiles {
+                certificate: PathBuf::from("/tls/tls.crt"),
+                key: PathBuf::from("/tls/tls.key"),
+                client_ca: Some(PathBuf::from("/tls/ca.crt")),
+            }),
+            handshake_timeout: Duration::from_millis(20),
+            max_handshakes: 12,
+            identity: Some(PathBuf::from("/etc/identity.toml")),
+            open_control: true,
+            clients: ClientLimits {
+                rate: Some(0.5),
+                burst: 3.0,
+                concurrency: Some(13),
+                max_clients: 14,
+            },
+        },
     };
     assert_eq!(resolve_with(source, &[]), Ok(expected));
 }
@@ -330,4 +372,40 @@ fn the_reference_names_every_setting() {
         assert!(reference.contains(&format!("`{key}`")), "{key}");
         assert!(reference.contains(&variable), "{variable}");
     }
+}
+
+#[test]
+fn half_of_what_belongs_together_is_a_mistake() {
+    for (flags, told) in [
+        (
+            ["models", "--tls-cert=a"].as_slice(),
+            "tls_key: missing; tls_cert needs it",
+        ),
+        (
+            &["models", "--tls-key=a"],
+            "tls_cert: missing; tls_key needs it",
+        ),
+        (
+            &["models", "--tls-client-ca=a"],
+            "tls_cert: missing; tls_client_ca needs it",
+        ),
+        (
+            &["models", "--client-burst=2"],
+            "client_burst: is of client_rate, which is missing",
+        ),
+        (
+            &["models", "--client-rate=0"],
+            "--client-rate or JITNEY_CLIENT_RATE: found \"0\"",
+        ),
+    ] {
+        assert!(resolve(flags).unwrap_err().starts_with(told), "{told}");
+    }
+    let burst = |rate: &str| {
+        resolve(&["models", "--client-rate", rate])
+            .unwrap()
+            .security
+            .clients
+            .burst
+    };
+    assert_eq!((burst("0.5"), burst("20")), (1.0, 20.0));
 }

@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 
 use super::api::Api;
@@ -64,16 +64,10 @@ pub(super) fn routes(
     layer: LimitLayer,
     limits: Limits,
 ) -> Router {
-    page::routes()
-        .route(
-            "/console/example",
-            get(example::first).post(example::of_request),
-        )
-        .route("/console/state", get(state))
-        .route("/console/slow", get(slow))
-        .route("/console/decisions", get(decided))
-        .route("/console/breaches", get(breaches))
-        .route("/console/profile", post(profile::profile))
+    table()
+        .fold(Router::new(), |routes, (path, methods)| {
+            routes.route(path, methods)
+        })
         .with_state(View {
             console,
             api,
@@ -81,6 +75,20 @@ pub(super) fn routes(
             layer,
             limits,
         })
+}
+
+type Route = (&'static str, MethodRouter<View>);
+
+#[rustfmt::skip] // a table
+fn table() -> impl Iterator<Item = Route> {
+    page::routes().chain([
+        ("/console/example", get(example::first).post(example::of_request)),
+        ("/console/state", get(state)),
+        ("/console/slow", get(slow)),
+        ("/console/decisions", get(decided)),
+        ("/console/breaches", get(breaches)),
+        ("/console/profile", post(profile::profile)),
+    ])
 }
 
 async fn state(State(view): State<View>, request: Request) -> Answer {
@@ -143,4 +151,25 @@ fn now(told: &impl Serialize) -> Response {
     let never = HeaderValue::from_static("no-store");
     answer.headers_mut().insert(CACHE_CONTROL, never);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::frontend::identity::is_listed;
+
+    #[test]
+    fn every_route_says_what_it_needs() {
+        for (path, methods) in table() {
+            let methods = format!("{methods:?}");
+            for method in [Method::GET, Method::POST] {
+                let served =
+                    !methods.contains(&format!("{}: None", method.as_str().to_lowercase()));
+                let listed = is_listed(&method, path);
+                assert_eq!(listed, served, "{method} {path}: frontend::identity::needs");
+            }
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! The page, which is in the binary and asks nobody but this server.
 
-use axum::Router;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
@@ -8,6 +7,8 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+use super::Route;
 
 /// Only what is here runs, and it asks only here: what a name or an id contains can do nothing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -46,12 +47,9 @@ const FILES: [(&str, &str, &str); 8] = [
 ];
 
 /// A route for each file.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    FILES
-        .into_iter()
-        .fold(Router::new(), |routes, (path, kind, text)| {
-            routes.route(path, get(async move || file(kind, text)))
-        })
+pub(super) fn routes() -> impl Iterator<Item = Route> {
+    let files = FILES.into_iter();
+    files.map(|(path, kind, text)| (path, get(async move || file(kind, text))))
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response {

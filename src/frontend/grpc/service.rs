@@ -215,6 +215,7 @@ impl GrpcInferenceService for InferenceService {
             api: self.api.clone(),
             call: Call::new(&self.api, &request),
             max_requests: self.max_stream_requests,
+            share: request.extensions().get().cloned(),
             ends: self.api.readiness.ends(),
         };
         let responses = stream_infer(exchange, request.into_inner());

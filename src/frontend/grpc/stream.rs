@@ -1,5 +1,7 @@
 //! `ModelStreamInfer`: requests answered side by side, responses in the order of the requests.
 
+use std::sync::Arc;
+
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio_stream::Stream;
@@ -7,6 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::service::{Call, infer};
 use crate::frontend::api::Api;
+use crate::frontend::identity::clients::Share;
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
@@ -19,6 +22,8 @@ pub(super) struct Exchange {
     pub(super) call: Call,
     /// Requests that may be unanswered at once; the client waits with more.
     pub(super) max_requests: usize,
+    /// What its client may ask, if that is limited.
+    pub(super) share: Option<Arc<Share>>,
     /// Becomes true when the server stops.
     pub(super) ends: watch::Receiver<bool>,
 }
@@ -32,17 +37,23 @@ pub(super) fn stream_infer(
         api,
         call,
         max_requests,
+        share,
         ends,
     } = exchange;
     messages(requests, ends)
         .map(move |message| {
             let api = api.clone();
             let call = call.clone();
+            let share = share.clone();
             async move {
                 let message = message?;
                 let id = message.id.clone();
                 let now = api.engine.clock().now();
-                let (answer, aside) = infer(&api, message, &call, now, false).await;
+                let refused = share.and_then(|share| share.count(now).err());
+                let (answer, aside) = match refused {
+                    None => infer(&api, message, &call, now, false).await,
+                    Some(status) => (Err(status), Aside::default()),
+                };
                 if let Some(held) = call.held {
                     held.give_back_message();
                 }

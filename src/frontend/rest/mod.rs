@@ -123,6 +123,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::frontend::identity::is_listed;
 
     /// By path, whether it is asked by GET or by POST.
     fn described() -> BTreeMap<String, String> {
@@ -140,6 +141,19 @@ mod tests {
         paths
             .map(|(path, item)| (path.clone(), method(item)))
             .collect()
+    }
+
+    #[test]
+    fn every_route_says_what_it_needs() {
+        for (path, methods) in described() {
+            for method in methods.split(',') {
+                let method = method.to_uppercase().parse().unwrap();
+                assert!(
+                    is_listed(&method, &path),
+                    "{method} {path}: frontend::identity::needs"
+                );
+            }
+        }
     }
 
     #[test]

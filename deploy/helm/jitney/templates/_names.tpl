@@ -50,3 +50,30 @@ labels:
 {{- define "jitney.live" -}}
 inference.GRPCInferenceService/ServerLive
 {{- end }}
+
+{{/* How health is asked: of the process where "live", or else of the server. By TLS, the container asks itself. */}}
+{{- define "jitney.probe" -}}
+{{- $port := .root.Values.ports.grpc }}
+{{- if .root.Values.tls.secret -}}
+exec:
+  command:
+    - /usr/local/bin/jitney
+    - probe
+    - --grpc-address=127.0.0.1:{{ $port }}
+    - --timeout-ms={{ mul .of.timeoutSeconds 1000 }}
+    {{- if .live }}
+    - --live
+    {{- end }}
+{{- else -}}
+grpc:
+  port: {{ $port }}
+  {{- if .live }}
+  service: {{ include "jitney.live" .root }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What a port speaks, without TLS as it is given. */}}
+{{- define "jitney.speaks" -}}
+{{- ternary "https" .plain (ne .root.Values.tls.secret "") }}
+{{- end }}

@@ -1,0 +1,791 @@
+//! Who gets in: TLS and its certificates, tokens and roles, pages of other servers, and limits of clients.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hyper_util::rt::TokioIo;
+use jitney::config::{RawSecurity, RawServer};
+use jitney::server::Server;
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+use super::http::Wire;
+use super::node::{Client, HANG, Node, within};
+use super::repository::Repository;
+use super::request::rows;
+
+/// An authority of the test's own.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: CertificateDer<'static>,
+}
+
+/// A certificate and its key in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).unwrap();
+        Self {
+            pem: certificate.pem(),
+            der: certificate.der().clone(),
+            issuer: Issuer::new(parameters, key),
+        }
+    }
+
+    /// A certificate of a name, which is alternative and common.
+    fn issue(&self, name: &str) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new([name.to_owned()]).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        Pair {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A client's side of TLS, which believes this authority.
+    fn connector(&self, own: Option<&Pair>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let chain = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![chain], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// A repository with a model, and a folder of certificates and names.
+struct Place {
+    repository: Repository,
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            repository: Repository::of("", ""),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn put(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        // As Kubernetes does: never half of it.
+        let half = path.with_extension("half");
+        std::fs::write(&half, text).unwrap();
+        std::fs::rename(half, &path).unwrap();
+        path
+    }
+
+    fn put_pair(&self, pair: &Pair) {
+        self.put("tls.crt", &pair.certificate);
+        self.put("tls.key", &pair.key);
+    }
+
+    fn tls(&self) -> RawSecurity {
+        RawSecurity {
+            tls_cert: Some(self.folder.path().join("tls.crt")),
+            tls_key: Some(self.folder.path().join("tls.key")),
+            ..RawSecurity::default()
+        }
+    }
+
+    async fn server(&self, security: RawSecurity) -> Server {
+        let settings = RawServer {
+            model_control: Some("explicit".to_owned()),
+            load_model: vec!["m".to_owned()],
+            security,
+            ..RawServer::default()
+        };
+        Node::server(&self.repository.path(), settings).await
+    }
+}
+
+async fn handshake(
+    address: SocketAddr,
+    connector: &TlsConnector,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("jitney.test").unwrap();
+    within("a handshake", connector.connect(name, stream)).await
+}
+
+async fn channel(
+    address: SocketAddr,
+    connector: &TlsConnector,
+) -> Result<Channel, tonic::transport::Error> {
+    let connector = connector.clone();
+    let connect = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move { handshake(address, &connector).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://jitney.test")
+        .connect_with_connector(connect)
+        .await
+}
+
+fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
+}
+
+fn der(pair: &Pair) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()
+}
+
+/// Connects until the server shows another certificate than this one.
+async fn until_shown(address: SocketAddr, connector: &TlsConnector, pair: &Pair) {
+    within("a new certificate", async {
+        loop {
+            let stream = handshake(address, connector).await.unwrap();
+            if leaf(&stream) == der(pair) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+fn tokens(place: &Place) -> PathBuf {
+    let mut file = String::new();
+    for role in ["infer", "observe", "operate"] {
+        let digest = ring::digest::digest(&ring::digest::SHA256, role.as_bytes());
+        let hex: String = digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        file +=
+            &format!("[[tokens]]\nname = \"{role}\"\nroles = [\"{role}\"]\nsha256 = \"{hex}\"\n");
+    }
+    place.put("identity.toml", &file)
+}
+
+#[tokio::test]
+async fn grpc_and_rest_are_answered_over_tls_and_nothing_else_is() {
+    let (place, authority) = (Place::new(), Authority::new());
+    place.put_pair(&authority.issue("jitney.test"));
+    let server = place.server(place.tls()).await;
+    let connector = authority.connector(None);
+    let channel = channel(server.address(), &connector).await.unwrap();
+    let mut client = Client::new(channel);
+    let answer = client.model_infer(rows("m", 1, 1)).await.unwrap();
+    assert_eq!(answer.into_inner().model_name, "m");
+
+    // HTTP/1.1, as curl without HTTP/2.
+    let plain = authority.connector(None);
+    let mut stream = handshake(server.http_address().unwrap(), &plain)
+        .await
+        .unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    drop(stream.shutdown().await);
+
+    let mut wire = TcpStream::connect(server.address()).await.unwrap();
+    wire.write_all(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let _ = within("the server hangs up", wire.read_to_end(&mut said)).await;
+    assert!(!said.starts_with(b"HTTP"), "{said:?}");
+
+    let other = Authority::new().connector(None);
+    assert!(handshake(server.address(), &other).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_renewed_under_load_and_a_broken_one_changes_nothing() {
+    let (place, authority) = (Place::new(), Authority::new());
+    let (first, second) = (
+        authority.issue("jitney.test"),
+        authority.issue("jitney.test"),
+    );
+    place.put_pair(&first);
+    let server = place.server(place.tls()).await;
+    let address = server.address();
+    let connector = authority.connector(None);
+    let ends = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicU64::new(0));
+    // One connection that lasts, and one a request.
+    let lasting = Client::new(channel(address, &connector).await.unwrap());
+    let mut callers = tokio::task::JoinSet::new();
+    for lasts in [true, false] {
+        let (ends, answered) = (Arc::clone(&ends), Arc::clone(&answered));
+        let (lasting, connector) = (lasting.clone(), connector.clone());
+        callers.spawn(async move {
+            while !ends.load(Ordering::Acquire) {
+                let mut client = match lasts {
+                    true => lasting.clone(),
+                    false => Client::new(channel(address, &connector).await.unwrap()),
+                };
+                client.model_infer(rows("m", 1, 1)).await.unwrap();
+                answered.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+    }
+    until_shown(address, &connector, &first).await;
+    place.put_pair(&second);
+    until_shown(address, &connector, &second).await;
+    // A key that is not the certificate's, then none at all: those who connect see the old one.
+    place.put("tls.key", &first.key);
+    place.put("tls.crt", "no certificate");
+    let seen = answered.load(Ordering::Acquire);
+    within("requests while it is broken", async {
+        while answered.load(Ordering::Acquire) < seen + 20 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    until_shown(address, &connector, &second).await;
+    place.put_pair(&first);
+    until_shown(address, &connector, &first).await;
+    ends.store(true, Ordering::Release);
+    while let Some(ended) = callers.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_not_let_in_where_one_is_wanted() {
+    let (place, authority) = (Place::new(), Authority::new());
+    place.put_pair(&authority.issue("jitney.test"));
+    let names = "[[certificates]]\nname = \"a\"\nsan = \"a.test\"\nroles = [\"infer\"]\n\
+                 [[certificates]]\nname = \"b\"\ncommon_name = \"b.test\"\nroles = [\"operate\"]\n";
+    let server = place
+        .server(RawSecurity {
+            tls_client_ca: Some(place.put("ca.crt", &authority.pem)),
+            identity: Some(place.put("identity.toml", names)),
+            ..place.tls()
+        })
+        .await;
+    let address = server.address();
+    let client = async |pair: Option<&Pair>| {
+        let channel = channel(address, &authority.connector(pair)).await?;
+        let mut client = Client::new(channel);
+        Ok::<_, tonic::transport::Error>(client.model_infer(rows("m", 1, 1)).await)
+    };
+    // TLS 1.3 tells a client only after its part that it was refused.
+    let refused = |answer: Result<Result<_, tonic::Status>, _>| match answer {
+        Err(_) => true,
+        Ok(answer) => answer.is_err_and(|status| status.code() != Code::Unauthenticated),
+    };
+    assert!(refused(client(None).await));
+    let foreign = Authority::new().issue("a.test");
+    assert!(refused(client(Some(&foreign)).await));
+    assert!(
+        client(Some(&authority.issue("a.test")))
+            .await
+            .unwrap()
+            .is_ok()
+    );
+    let code = async |name| {
+        client(Some(&authority.issue(name)))
+            .await
+            .unwrap()
+            .unwrap_err()
+            .code()
+    };
+    assert_eq!(code("b.test").await, Code::PermissionDenied);
+    assert_eq!(code("c.test").await, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn handshakes_that_go_nowhere_keep_nobody_out() {
+    let (place, authority) = (Place::new(), Authority::new());
+    place.put_pair(&authority.issue("jitney.test"));
+    let server = place
+        .server(RawSecurity {
+            max_handshakes: Some("3".to_owned()),
+            handshake_timeout_ms: Some("3600000".to_owned()),
+            ..place.tls()
+        })
+        .await;
+    let connector = authority.connector(None);
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        // The head of a ClientHello that never comes.
+        stream.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
+        slow.push(stream);
+    }
+    handshake(server.address(), &connector).await.unwrap();
+    // The oldest had to make room, in their order.
+    for stream in &mut slow[..7] {
+        let mut byte = [0];
+        let ended = within("an old handshake ends", stream.read(&mut byte)).await;
+        assert!(matches!(ended, Ok(0) | Err(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_has_its_time_and_so_has_what_follows() {
+    let (place, authority) = (Place::new(), Authority::new());
+    place.put_pair(&authority.issue("jitney.test"));
+    let settings = RawServer {
+        read_timeout_ms: Some("50".to_owned()),
+        security: RawSecurity {
+            handshake_timeout_ms: Some("50".to_owned()),
+            ..place.tls()
+        },
+        ..RawServer::default()
+    };
+    let server = Node::server(&place.repository.path(), settings).await;
+    let mut silent = TcpStream::connect(server.address()).await.unwrap();
+    let mut said = Vec::new();
+    let _ = within("a handshake's time is over", silent.read_to_end(&mut said)).await;
+    let mut polite = handshake(server.address(), &authority.connector(None))
+        .await
+        .unwrap();
+    let _ = within("a greeting's time is over", polite.read_to_end(&mut said)).await;
+}
+
+/// Asks over plain HTTP/1.1; gives the status.
+async fn ask(address: SocketAddr, head: &str, headers: &str) -> (u16, Option<String>) {
+    let mut wire = Wire::to(address).await;
+    let length = if head.starts_with("POST") {
+        "content-length: 0\r\n"
+    } else {
+        ""
+    };
+    wire.send(format!(
+        "{head} HTTP/1.1\r\nhost: 127.0.0.1\r\n{length}{headers}\r\n"
+    ))
+    .await;
+    let answer = wire.answer().await;
+    (
+        answer.status,
+        answer.header("www-authenticate").map(str::to_owned),
+    )
+}
+
+#[tokio::test]
+async fn each_role_has_its_own_calls_over_rest() {
+    let place = Place::new();
+    let server = place
+        .server(RawSecurity {
+            identity: Some(tokens(&place)),
+            ..RawSecurity::default()
+        })
+        .await;
+    let address = server.http_address().unwrap();
+    // What each answers to nobody, and to whoever infers, observes, operates.
+    for (head, expected) in [
+        ("GET /v2/health/ready", [200, 200, 200, 200]),
+        ("GET /v2/models/m/ready", [200, 200, 200, 200]),
+        ("GET /v2/models/m", [401, 200, 200, 200]),
+        ("GET /v2", [401, 200, 200, 200]),
+        ("POST /v2/models/m/infer", [401, 400, 403, 403]),
+        ("GET /v2/models/m/config", [401, 403, 200, 403]),
+        ("GET /v2/models/stats", [401, 403, 200, 403]),
+        ("GET /metrics", [401, 403, 200, 403]),
+        ("GET /console", [401, 403, 200, 403]),
+        ("GET /console/state", [401, 403, 200, 403]),
+        ("POST /v2/repository/index", [401, 403, 200, 403]),
+        ("GET /v2/trace/setting", [401, 403, 200, 403]),
+        ("POST /v2/trace/setting", [401, 403, 403, 200]),
+        ("POST /v2/repository/models/none/load", [401, 403, 403, 404]),
+        ("POST /console/profile", [401, 403, 403, 400]),
+        ("GET /nowhere", [401, 403, 403, 404]),
+        ("PUT /v2/health/live", [401, 403, 403, 405]),
+    ] {
+        for (role, expected) in ["", "infer", "observe", "operate"]
+            .into_iter()
+            .zip(expected)
+        {
+            let header = match role {
+                "" => String::new(),
+                role => format!("authorization: Bearer {role}\r\n"),
+            };
+            let (status, challenge) = ask(address, head, &header).await;
+            assert_eq!(status, expected, "{head} of {role:?}");
+            assert_eq!(challenge.is_some(), status == 401, "{head} of {role:?}");
+        }
+    }
+    let (status, challenge) = ask(address, "GET /v2", "x-api-key: wrong\r\n").await;
+    assert_eq!(
+        (status, challenge.as_deref()),
+        (401, Some("Bearer realm=\"jitney\""))
+    );
+    let (_, challenge) = ask(address, "GET /console", "").await;
+    assert!(challenge.unwrap().starts_with("Basic"));
+}
+
+#[tokio::test]
+async fn who_is_known_may_change_while_the_server_runs() {
+    let place = Place::new();
+    let file = tokens(&place);
+    let server = place
+        .server(RawSecurity {
+            identity: Some(file.clone()),
+            ..RawSecurity::default()
+        })
+        .await;
+    let address = server.http_address().unwrap();
+    let status = async |token: &str| {
+        ask(address, "GET /v2", &format!("x-api-key: {token}\r\n"))
+            .await
+            .0
+    };
+    assert_eq!(status("infer").await, 200);
+    let known = std::fs::read_to_string(&file).unwrap();
+    let (_, others) = known.split_once("[[tokens]]\nname = \"observe\"").unwrap();
+    place.put(
+        "identity.toml",
+        &format!("[[tokens]]\nname = \"observe\"{others}"),
+    );
+    within("a token that was taken away", async {
+        while status("infer").await != 401 {}
+    })
+    .await;
+    assert_eq!(status("observe").await, 200);
+}
+
+#[tokio::test]
+async fn every_kind_of_grpc_is_told_what_it_lacks() {
+    let place = Place::new();
+    let node = Node::with(
+        &place.repository.path(),
+        RawServer {
+            security: RawSecurity {
+                identity: Some(tokens(&place)),
+                ..RawSecurity::default()
+            },
+            ..RawServer::default()
+        },
+    )
+    .await;
+    let with = |token: &str| {
+        let mut request = Request::new(rows("m", 1, 1));
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+        request
+    };
+    let mut client = node.client();
+    let error = client.model_infer(rows("m", 1, 1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated);
+    assert!(
+        error.message().contains("authorization: Bearer TOKEN"),
+        "{error}"
+    );
+    assert!(error.metadata().contains_key("www-authenticate"));
+    let error = client.model_infer(with("observe")).await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+    assert!(
+        error.message().contains("lacks the role \"infer\""),
+        "{error}"
+    );
+    assert!(client.model_infer(with("infer")).await.is_ok());
+    assert!(node.is_ready("m", "").await);
+    // gRPC-Web and reflection, by their status in the head.
+    for (path, content) in [
+        (
+            "/inference.GRPCInferenceService/ModelInfer",
+            "application/grpc-web+proto",
+        ),
+        (
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "application/grpc",
+        ),
+    ] {
+        let request = http::Request::post(path).header("content-type", content);
+        let answer = node.ask(request, Vec::new()).await;
+        assert_eq!(answer.headers()["grpc-status"], "16", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_server_cannot_unload_a_model() {
+    let place = Place::new();
+    let server = place.server(RawSecurity::default()).await;
+    let address = server.http_address().unwrap();
+    let foreign = "origin: https://evil.example\r\n";
+    for path in [
+        "/v2/repository/models/m/unload",
+        "/v2/models/m/infer",
+        "/console/profile",
+        "/inference.GRPCInferenceService/RepositoryModelUnload",
+    ] {
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json",
+        ] {
+            let headers = format!("{foreign}content-type: {kind}\r\n");
+            let mut wire = Wire::to(address).await;
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\n{headers}\r\n"
+            );
+            wire.send(head).await;
+            let answer = wire.answer().await;
+            // gRPC's statuses are in a header.
+            let code = answer.header("grpc-status").unwrap_or("none");
+            assert!(
+                answer.status == 403 || code == "7",
+                "{path} {kind}: {answer:?}"
+            );
+        }
+    }
+    let (status, _) = ask(address, "POST /v2/repository/models/m/unload", "").await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn beyond_the_machine_nobody_controls_who_is_not_known() {
+    let place = Place::new();
+    let open = |security| RawServer {
+        model_control: Some("explicit".to_owned()),
+        load_model: vec!["m".to_owned()],
+        http_address: Some("0.0.0.0:0".to_owned()),
+        security,
+        ..RawServer::default()
+    };
+    let reach = |server: &Server| {
+        let port = server.http_address().unwrap().port();
+        SocketAddr::from(([127, 0, 0, 1], port))
+    };
+    let unload = "POST /v2/repository/models/m/unload";
+    let server = Node::server(&place.repository.path(), open(RawSecurity::default())).await;
+    let address = reach(&server);
+    for (head, expected) in [
+        ("GET /v2/models/m", 200),
+        ("GET /v2/trace/setting", 200),
+        (unload, 403),
+        ("POST /v2/trace/setting", 403),
+        ("POST /console/profile", 403),
+        ("POST /v2/systemsharedmemory/region/a/register", 403),
+        ("POST /nowhere", 404),
+    ] {
+        assert_eq!(ask(address, head, "").await.0, expected, "{head}");
+    }
+    // Its other port is of this machine alone.
+    let channel = Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let mut local = Client::new(channel.connect().await.unwrap());
+    let request = jitney::proto::RepositoryModelUnloadRequest {
+        model_name: "m".to_owned(),
+        ..Default::default()
+    };
+    assert!(local.repository_model_unload(request).await.is_ok());
+
+    let allowed = RawSecurity {
+        open_control: Some("true".to_owned()),
+        ..RawSecurity::default()
+    };
+    let server = Node::server(&place.repository.path(), open(allowed)).await;
+    assert_eq!(ask(reach(&server), unload, "").await.0, 200);
+}
+
+#[tokio::test]
+async fn each_client_has_its_own_limits() {
+    let place = Place::new();
+    let node = Node::with(
+        &place.repository.path(),
+        RawServer {
+            security: RawSecurity {
+                identity: Some(tokens(&place)),
+                // One more comes within a quarter of an hour.
+                client_rate: Some("0.001".to_owned()),
+                client_burst: Some("3".to_owned()),
+                ..RawSecurity::default()
+            },
+            ..RawServer::default()
+        },
+    )
+    .await;
+    let address = node.server.http_address().unwrap();
+    let get = async |token: &str| {
+        let mut wire = Wire::to(address).await;
+        let head = format!("GET /v2 HTTP/1.1\r\nhost: x\r\nx-api-key: {token}\r\n\r\n");
+        wire.send(head).await;
+        wire.answer().await
+    };
+    for _ in 0..3 {
+        assert_eq!(get("infer").await.status, 200);
+    }
+    let refused = get("infer").await;
+    assert_eq!(refused.status, 429);
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((900..=1_000).contains(&wait), "{wait}");
+    assert!(
+        refused.error().contains("client_rate"),
+        "{}",
+        refused.error()
+    );
+    // Others are not concerned, and probes are not counted.
+    assert_eq!(get("observe").await.status, 200);
+    assert_eq!(
+        ask(address, "GET /v2/health/live", "x-api-key: infer\r\n")
+            .await
+            .0,
+        200
+    );
+    // Of a stream, itself and each request.
+    let mut request = Request::new(tokio_stream::iter(vec![rows("m", 1, 1); 4]));
+    request
+        .metadata_mut()
+        .insert("x-api-key", "operate".parse().unwrap());
+    assert_eq!(
+        node.client()
+            .model_stream_infer(request)
+            .await
+            .unwrap_err()
+            .code(),
+        Code::PermissionDenied
+    );
+    let metrics = {
+        let mut wire = Wire::to(address).await;
+        wire.send("GET /metrics HTTP/1.1\r\nhost: x\r\nx-api-key: observe\r\n\r\n")
+            .await;
+        String::from_utf8(wire.answer().await.body).unwrap()
+    };
+    for line in [
+        "jitney_calls_refused_total{reason=\"client_rate\"} 1",
+        "jitney_calls_refused_total{reason=\"denied\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_stream_each_request_counts_and_a_place_lasts_until_the_answer() {
+    let place = Place::new();
+    let node = Node::with(
+        &place.repository.path(),
+        RawServer {
+            security: RawSecurity {
+                client_rate: Some("0.001".to_owned()),
+                client_burst: Some("4".to_owned()),
+                client_concurrency: Some("1".to_owned()),
+                ..RawSecurity::default()
+            },
+            ..RawServer::default()
+        },
+    )
+    .await;
+    let (sender, requests) = tokio::sync::mpsc::channel(8);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    sender.send(rows("m", 1, 1)).await.unwrap();
+    let mut client = node.client();
+    let mut answers = client
+        .model_stream_infer(requests)
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = within("an answer", answers.message())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.error_message, "");
+    // The stream goes on, and is the one request that this address may have.
+    let error = node.infer(rows("m", 1, 1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(error.message().contains("client_concurrency"), "{error}");
+    // The stream itself and three requests.
+    for expected in [true, true, false] {
+        sender.send(rows("m", 1, 1)).await.unwrap();
+        let answer = within("an answer", answers.message())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            answer.error_message.is_empty(),
+            expected,
+            "{}",
+            answer.error_message
+        );
+    }
+    drop(sender);
+    assert!(
+        within("the end", answers.message())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    drop(answers);
+    let exhausted = tokio::time::timeout(HANG, async {
+        loop {
+            let error = node.infer(rows("m", 1, 1)).await.unwrap_err();
+            if error.message().contains("client_rate") {
+                return;
+            }
+        }
+    });
+    exhausted.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_at_start() {
+    let place = Place::new();
+    let authority = Authority::new();
+    place.put_pair(&authority.issue("jitney.test"));
+    let start = async |security: RawSecurity| {
+        let settings = RawServer {
+            repository: Some(place.repository.path()),
+            onnxruntime: std::env::var_os("JITNEY_ONNXRUNTIME").map(PathBuf::from),
+            grpc_address: Some("127.0.0.1:0".to_owned()),
+            http_address: Some("off".to_owned()),
+            metrics_address: Some("off".to_owned()),
+            security,
+            ..RawServer::default()
+        };
+        Server::start(settings.resolve().unwrap())
+            .await
+            .unwrap_err()
+            .to_string()
+    };
+    let missing = RawSecurity {
+        tls_key: Some(Path::new("/nowhere/tls.key").to_owned()),
+        ..place.tls()
+    };
+    assert!(start(missing).await.contains("/nowhere/tls.key"));
+    let foreign = RawSecurity {
+        tls_key: Some(place.put("other.key", &authority.issue("x.test").key)),
+        ..place.tls()
+    };
+    assert!(start(foreign).await.contains("other.key"));
+    let names = "[[certificates]]\nname = \"a\"\nsan = \"a\"\nroles = []\n";
+    let unasked = RawSecurity {
+        identity: Some(place.put("identity.toml", names)),
+        ..place.tls()
+    };
+    assert!(start(unasked).await.contains("only tls_client_ca asks"));
+    let wrong = RawSecurity {
+        identity: Some(place.put("identity.toml", "[[tokens]]\nname = 1")),
+        ..RawSecurity::default()
+    };
+    assert!(
+        start(wrong)
+            .await
+            .contains("identity.toml:2: tokens[0].name")
+    );
+}
