@@ -258,6 +258,19 @@ pub struct RawServer {
     #[arg(long, value_name = "MS", env = "JITNEY_READ_TIMEOUT_MS")]
     pub read_timeout_ms: Option<String>,
 
+    /// Milliseconds that a connection lasts, 100 to 86400000, or off [default: 1800000, half an hour]
+    ///
+    /// By chance a tenth more or less. Then its client is told to make another (GOAWAY, or connection:
+    /// close) and its calls are finished, so that clients spread over servers that have come since.
+    #[arg(long, value_name = "MS", env = "JITNEY_MAX_CONNECTION_AGE_MS")]
+    pub max_connection_age_ms: Option<String>,
+
+    /// Milliseconds that calls may go on after that, 0 to 86400000, or off [default: off]
+    ///
+    /// off: as long as they take, streams as well. Else what is not finished by then is cut off.
+    #[arg(long, value_name = "MS", env = "JITNEY_MAX_CONNECTION_AGE_GRACE_MS")]
+    pub max_connection_age_grace_ms: Option<String>,
+
     /// Origin whose pages may ask from a browser; may be repeated [default: none]
     ///
     /// Such as `https://example.com` or `http://localhost:3000`; `*` is every one. It goes for REST

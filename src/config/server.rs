@@ -83,6 +83,10 @@ pub struct ServerConfig {
     pub max_stream_requests: usize,
     /// How long a client may say nothing where the server can only wait for it.
     pub read_timeout: Duration,
+    /// How old a connection gets before its client is told to make another; none for any age.
+    pub max_connection_age: Option<Duration>,
+    /// How long calls may go on after that; none for as long as they take.
+    pub max_connection_age_grace: Option<Duration>,
     /// Origins whose pages a browser lets ask this server; `*` for every one.
     pub cors_origins: Vec<String>,
     /// Headers that stand for parameters of requests, by their names.

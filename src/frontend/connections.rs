@@ -12,15 +12,15 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
+use super::age::Age;
 use super::patience::Patience;
 use crate::clock::Sleep;
 
@@ -56,7 +56,7 @@ pub(super) async fn serve<S>(
     let service =
         service.map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new));
     let http = http(door.max_concurrent_streams);
-    let open = GracefulShutdown::new();
+    let leaves = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -68,14 +68,21 @@ pub(super) async fn serve<S>(
         let Some(connection) = connection else {
             continue;
         };
-        let service = TowerToHyperService::new(service.clone());
+        let farewell = door.age.farewell();
+        let (hears, tells) = (Arc::clone(&farewell), Arc::clone(&farewell));
+        let service = service
+            .clone()
+            .map_request(move |request| hears.hear(request))
+            .map_response(move |answer| tells.tell(answer));
+        let service = TowerToHyperService::new(service);
         let served = http.serve_connection(TokioIo::new(connection), service);
-        // A connection that breaks is its client's to notice.
-        tasks.spawn(open.watch(served.into_owned()));
+        let age = door.age.clone();
+        tasks.spawn(age.serve(served.into_owned(), farewell, leaves.subscribe()));
     }
     // Who comes now is refused rather than kept waiting.
     drop(listener);
-    open.shutdown().await;
+    leaves.send_replace(true);
+    while tasks.join_next().await.is_some() {}
 }
 
 /// HTTP/1 and HTTP/2 on one port, told apart by how the client begins.
@@ -98,6 +105,7 @@ fn http(max_concurrent_streams: u32) -> Builder<TokioExecutor> {
 pub(super) struct Door {
     pub(super) places: Arc<Semaphore>,
     pub(super) patience: Patience,
+    pub(super) age: Age,
     pub(super) max_concurrent_streams: u32,
 }
 

@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )] // all of this is a test, helpers too
 
+mod age;
 mod alignment;
 mod batch;
 mod cache;

@@ -72,6 +72,8 @@ fn defaults() -> ServerConfig {
         max_uploaded_bytes: 1_073_741_824,
         max_stream_requests: 64,
         read_timeout: Duration::from_millis(30_000),
+        max_connection_age: Some(Duration::from_secs(1_800)),
+        max_connection_age_grace: None,
         cors_origins: Vec::new(),
         forward_headers: Vec::new(),
         shared_memory: SharedMemoryPolicy {
@@ -134,6 +136,8 @@ max_uploaded_bytes = 8
 device_memory_bytes = 5
 unload_least_used = true
 read_timeout_ms = 100
+max_connection_age_ms = "off"
+max_connection_age_grace_ms = 100.5
 cors_origin = ["https://example.com:8443", "*"]
 forward_headers = ["timeout", "priority"]
 shared_memory_prefix = "/dev/shm/x-"
@@ -200,6 +204,8 @@ trace_settings = false
         max_uploaded_bytes: 8,
         max_stream_requests: 7,
         read_timeout: Duration::from_millis(100),
+        max_connection_age: None,
+        max_connection_age_grace: Some(Duration::from_micros(100_500)),
         cors_origins: vec!["https://example.com:8443".to_owned(), "*".to_owned()],
         forward_headers: vec!["timeout", "priority"],
         shared_memory: SharedMemoryPolicy {
