@@ -18,8 +18,8 @@ use crate::device::{Inventory, Unavailable};
 use crate::frontend::{Api, Console, Frontend, Limits, Origins, Protocols, Readiness};
 use crate::repository::{RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
-    Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
-    SharedMemory,
+    Backends, Catalog, Control, Engine, Limiter, Loader, Logbook, Reconciler, Repository,
+    ResponseCache, SharedMemory,
 };
 use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
 use crate::telemetry::{self, Breaches, Metrics, Requests, Shelf, Tracer};
@@ -164,7 +164,8 @@ impl Server {
             Arc::clone(&catalog),
             machine
                 .loader(&config, &catalog)
-                .with_response_cache(responses.clone()),
+                .with_response_cache(responses.clone())
+                .with_logbook(Logbook::open(&config.cache_dir)),
             control(config.model_control),
             config.load_threads,
             config.unload_least_used,

@@ -13,7 +13,7 @@ pub struct RawServer {
     #[arg(value_name = "PATH", env = "JITNEY_REPOSITORY")]
     pub repository: Option<PathBuf>,
 
-    /// Folder where models of a URL are kept [default: ~/.cache/jitney]
+    /// Folder where models of a URL are kept, and what loads took [default: ~/.cache/jitney]
     ///
     /// It survives restarts, and servers may share it. $XDG_CACHE_HOME goes before ~/.cache.
     #[arg(long, value_name = "PATH", env = "JITNEY_CACHE_DIR")]
@@ -174,8 +174,9 @@ pub struct RawServer {
 
     /// Bytes of each device's memory that models may take [default: no limit]
     ///
-    /// What each takes is measured when it is loaded, one after the other. One that does not fit is
-    /// refused, with the numbers.
+    /// What each takes is measured the first time it is loaded, one after the other, and kept in the
+    /// cache's folder; later it is reserved before the load. One that does not fit is refused, with the
+    /// numbers.
     #[arg(long, value_name = "BYTES", env = "JITNEY_DEVICE_MEMORY_BYTES")]
     pub device_memory_bytes: Option<String>,
 

@@ -25,11 +25,13 @@ class Server:
         self.repository = repository
         # Not a pipe: nobody reads it while the server runs, and a full one would stop it.
         self.log = tempfile.TemporaryFile("w+")
+        self.cache = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [*command, "serve", repository, "--grpc-address", address, *flags],
             # A test's own flag goes before it. REST has the same port.
             env={**os.environ, "JITNEY_HTTP_ADDRESS": address, "JITNEY_LAME_DUCK_MS": "0",
-                 "JITNEY_METRICS_ADDRESS": "off", **(environment or {})},
+                 "JITNEY_METRICS_ADDRESS": "off", "JITNEY_CACHE_DIR": self.cache.name,
+                 **(environment or {})},
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.said = []
         lines = queue.Queue()

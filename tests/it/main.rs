@@ -34,6 +34,7 @@ mod padding;
 mod pbtxt;
 mod poison;
 mod profile;
+mod progress;
 mod pushed;
 mod receiver;
 mod reload;

@@ -36,6 +36,11 @@ impl OrtBackend {
         Self { library }
     }
 
+    /// What the library says of itself.
+    pub fn about(&self) -> &'static str {
+        self.library.about()
+    }
+
     fn session(
         &self,
         artifact: &Artifact,
