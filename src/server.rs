@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::backend::ort::{Library, LibraryError, OrtBackend};
+use crate::backend::ort::{GraphCache, Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, Moment, MonotonicClock};
 use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig};
@@ -97,8 +97,9 @@ impl Machine {
         let inventory = Arc::new(Inventory::detect());
         inventory.choose(&config.device, &config.device)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+        let graphs = GraphCache::new(&config.cache_dir, config.graph_cache_bytes);
         let backends = Backends {
-            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library))),
+            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library), graphs)),
             simulated: Arc::new(SimulatedBackend::new(
                 Arc::clone(&clock),
                 inventory.simulated(),

@@ -172,6 +172,12 @@ pub struct RawServer {
     #[arg(long, value_name = "COUNT", env = "JITNEY_LOAD_THREADS")]
     pub load_threads: Option<String>,
 
+    /// Bytes of optimized graphs and TensorRT engines that are kept for later loads [default: 0, off]
+    ///
+    /// In the cache's folder; the longest unused go first. Up to 1099511627776, 1 TiB.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_GRAPH_CACHE_BYTES")]
+    pub graph_cache_bytes: Option<String>,
+
     /// Bytes of each device's memory that models may take [default: no limit]
     ///
     /// What each takes is measured the first time it is loaded, one after the other, and kept in the

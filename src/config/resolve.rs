@@ -131,6 +131,7 @@ impl RawServer {
             ),
             load_models: s.names("load_model", &self.load_model, MODEL_NAME),
             load_threads: s.count("load_threads", self.load_threads, 1..=64, 2),
+            graph_cache_bytes: s.count("graph_cache_bytes", self.graph_cache_bytes, 0..=1 << 40, 0),
             device_memory_bytes: s.perhaps(
                 "device_memory_bytes",
                 self.device_memory_bytes,

@@ -57,6 +57,8 @@ pub struct ServerConfig {
     pub load_models: Vec<String>,
     /// Models that are loaded at the same time.
     pub load_threads: usize,
+    /// Bytes of optimized graphs and engines that are kept in the cache's folder; 0 for none.
+    pub graph_cache_bytes: u64,
     /// Bytes of each device's memory that models may take; none for all.
     pub device_memory_bytes: Option<u64>,
     /// Whether the least recently used models are unloaded where that is not enough.

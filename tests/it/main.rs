@@ -21,6 +21,7 @@ mod corpora;
 mod deadline;
 mod ensemble;
 mod fault;
+mod graphs;
 mod http;
 mod limits;
 mod load;

@@ -67,6 +67,7 @@ fn defaults() -> ServerConfig {
         max_connections: 10_000,
         max_requests: 8_192,
         max_in_flight_bytes: 1_073_741_824,
+        graph_cache_bytes: 0,
         device_memory_bytes: None,
         unload_least_used: false,
         max_uploaded_bytes: 1_073_741_824,
@@ -133,6 +134,7 @@ max_requests = 6
 max_in_flight_bytes = 4_096
 max_stream_requests = 7
 max_uploaded_bytes = 8
+graph_cache_bytes = 9
 device_memory_bytes = 5
 unload_least_used = true
 read_timeout_ms = 100
@@ -199,6 +201,7 @@ trace_settings = false
         max_connections: 5,
         max_requests: 6,
         max_in_flight_bytes: 4_096,
+        graph_cache_bytes: 9,
         device_memory_bytes: Some(5),
         unload_least_used: true,
         max_uploaded_bytes: 8,
