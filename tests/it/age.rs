@@ -92,10 +92,13 @@ async fn an_old_connection_of_http_1_closes_with_an_answer() {
     let mut answer = wire.ask(infer()).await;
     assert_echoed(&answer, &[1.0]);
     assert_eq!(answer.header("connection"), None);
-    while answer.header("connection").is_none() {
-        answer = wire.ask(infer()).await;
-        assert_echoed(&answer, &[1.0]);
-    }
+    within("the connection gets old", async {
+        while answer.header("connection").is_none() {
+            answer = wire.ask(infer()).await;
+            assert_echoed(&answer, &[1.0]);
+        }
+    })
+    .await;
     assert_eq!(answer.header("connection"), Some("close"));
     assert_eq!(wire.closed().await, b"");
 }
