@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::backend::ort::{Library, LibraryError, OrtBackend};
+use crate::backend::ort::{GraphCache, Library, LibraryError, OrtBackend};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, Moment, MonotonicClock};
 use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig, read_access};
@@ -20,8 +20,8 @@ use crate::frontend::{
 };
 use crate::repository::{RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
-    Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
-    SharedMemory,
+    Backends, Catalog, Control, Engine, Limiter, Loader, Logbook, Reconciler, Repository,
+    ResponseCache, SharedMemory,
 };
 use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
 use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests, Shelf, Tracer};
@@ -102,8 +102,9 @@ impl Machine {
         let inventory = Arc::new(Inventory::detect());
         inventory.choose(&config.device, &config.device)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+        let graphs = GraphCache::new(&config.cache_dir, config.graph_cache_bytes);
         let backends = Backends {
-            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library))),
+            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library), graphs)),
             simulated: Arc::new(SimulatedBackend::new(
                 Arc::clone(&clock),
                 inventory.simulated(),
@@ -169,7 +170,8 @@ impl Server {
             Arc::clone(&catalog),
             machine
                 .loader(&config, &catalog)
-                .with_response_cache(responses.clone()),
+                .with_response_cache(responses.clone())
+                .with_logbook(Logbook::open(&config.cache_dir)),
             control(config.model_control),
             config.load_threads,
             config.unload_least_used,
@@ -547,6 +549,8 @@ fn limits(config: &ServerConfig) -> Limits {
         max_in_flight_bytes: config.max_in_flight_bytes,
         max_stream_requests: config.max_stream_requests,
         read_timeout: config.read_timeout,
+        max_connection_age: config.max_connection_age,
+        max_connection_age_grace: config.max_connection_age_grace,
         orca_trailers: config.orca_trailers,
     }
 }

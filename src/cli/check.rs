@@ -10,7 +10,7 @@ use crate::backend::Artifact;
 use crate::clock::{Clock, MonotonicClock};
 use crate::config::{RawServer, write_model_policy};
 use crate::model::{Batching, EnsembleStep, VersionId};
-use crate::repository::ModelFolder;
+use crate::repository::{Fetched, ModelFolder};
 use crate::server::{Machine, repository};
 use crate::serving::{Assembly, Catalog, Interface, Loader, Repository};
 
@@ -38,7 +38,7 @@ impl Check {
         let names = repository.names()?;
         for name in &names {
             // Whoever is looked at next says what is wrong with it.
-            let _ = runtime.block_on(repository.bring(name));
+            let _ = runtime.block_on(repository.bring(name, &Fetched::default()));
         }
         let mut check = Checked {
             repository: &repository,
@@ -79,7 +79,9 @@ struct Checked<'a> {
 impl Checked<'_> {
     /// Says how one model would be served, or what is wrong; whether nothing is.
     fn sound(&mut self, name: &str) -> bool {
-        let brought = self.runtime.block_on(self.repository.bring(name));
+        let brought = self
+            .runtime
+            .block_on(self.repository.bring(name, &Fetched::default()));
         let needs = brought.and_then(|()| self.repository.needs(name));
         let folder = match needs.and_then(|_| self.repository.read(name)) {
             Ok(folder) => folder,

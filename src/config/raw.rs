@@ -15,7 +15,7 @@ pub struct RawServer {
     #[arg(value_name = "PATH", env = "JITNEY_REPOSITORY")]
     pub repository: Option<PathBuf>,
 
-    /// Folder where models of a URL are kept [default: ~/.cache/jitney]
+    /// Folder where models of a URL are kept, and what loads took [default: ~/.cache/jitney]
     ///
     /// It survives restarts, and servers may share it. $XDG_CACHE_HOME goes before ~/.cache.
     #[arg(long, value_name = "PATH", env = "JITNEY_CACHE_DIR")]
@@ -174,10 +174,17 @@ pub struct RawServer {
     #[arg(long, value_name = "COUNT", env = "JITNEY_LOAD_THREADS")]
     pub load_threads: Option<String>,
 
+    /// Bytes of optimized graphs and TensorRT engines that are kept for later loads [default: 0, off]
+    ///
+    /// In the cache's folder; the longest unused go first. Up to 1099511627776, 1 TiB.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_GRAPH_CACHE_BYTES")]
+    pub graph_cache_bytes: Option<String>,
+
     /// Bytes of each device's memory that models may take [default: no limit]
     ///
-    /// What each takes is measured when it is loaded, one after the other. One that does not fit is
-    /// refused, with the numbers.
+    /// What each takes is measured the first time it is loaded, one after the other, and kept in the
+    /// cache's folder; later it is reserved before the load. One that does not fit is refused, with the
+    /// numbers.
     #[arg(long, value_name = "BYTES", env = "JITNEY_DEVICE_MEMORY_BYTES")]
     pub device_memory_bytes: Option<String>,
 
@@ -259,6 +266,19 @@ pub struct RawServer {
     /// 30 seconds, and so has a connection between two of them. HTTP/2 asks clients by itself.
     #[arg(long, value_name = "MS", env = "JITNEY_READ_TIMEOUT_MS")]
     pub read_timeout_ms: Option<String>,
+
+    /// Milliseconds that a connection lasts, 100 to 86400000, or off [default: 1800000, half an hour]
+    ///
+    /// By chance a tenth more or less. Then its client is told to make another (GOAWAY, or connection:
+    /// close) and its calls are finished, so that clients spread over servers that have come since.
+    #[arg(long, value_name = "MS", env = "JITNEY_MAX_CONNECTION_AGE_MS")]
+    pub max_connection_age_ms: Option<String>,
+
+    /// Milliseconds that calls may go on after that, 0 to 86400000, or off [default: off]
+    ///
+    /// off: as long as they take, streams as well. Else what is not finished by then is cut off.
+    #[arg(long, value_name = "MS", env = "JITNEY_MAX_CONNECTION_AGE_GRACE_MS")]
+    pub max_connection_age_grace_ms: Option<String>,
 
     /// Origin whose pages may ask from a browser; may be repeated [default: none]
     ///

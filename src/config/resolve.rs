@@ -16,12 +16,13 @@ use super::location::{Location, Place};
 use super::otlp::{OtlpConfig, PROTOCOLS, RECEIVER, pairs, resource, usual_protocol};
 use super::raw::RawServer;
 use super::resource::OFFERED;
-use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN};
+use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN, TimeOrOff};
 use super::server::{ConsoleAccess, ModelControl, ServerConfig, find_cache_dir, find_onnxruntime};
 use crate::model::{DeviceChoice, SharedMemoryPolicy};
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
+const DAY_MS: f64 = 86_400_000.0;
 const MANY: RangeInclusive<usize> = 1..=1_000_000;
 const MESSAGE_BYTES: RangeInclusive<usize> = 1_024..=2_147_483_647;
 const IN_FLIGHT_BYTES: RangeInclusive<usize> = 1_024..=1_024 * GIB;
@@ -130,6 +131,7 @@ impl RawServer {
             ),
             load_models: s.names("load_model", &self.load_model, MODEL_NAME),
             load_threads: s.count("load_threads", self.load_threads, 1..=64, 2),
+            graph_cache_bytes: s.count("graph_cache_bytes", self.graph_cache_bytes, 0..=1 << 40, 0),
             device_memory_bytes: s.perhaps(
                 "device_memory_bytes",
                 self.device_memory_bytes,
@@ -181,6 +183,18 @@ impl RawServer {
                 64,
             ),
             read_timeout: s.time("read_timeout_ms", self.read_timeout_ms, 10.0, 30 * second),
+            max_connection_age: s.one(
+                "max_connection_age_ms",
+                self.max_connection_age_ms,
+                TimeOrOff(100.0..=DAY_MS),
+                Some(1_800 * second),
+            ),
+            max_connection_age_grace: s.one(
+                "max_connection_age_grace_ms",
+                self.max_connection_age_grace_ms,
+                TimeOrOff(0.0..=DAY_MS),
+                None,
+            ),
             cors_origins: s.names("cors_origin", &self.cors_origin, ORIGIN),
             forward_headers: s.names("forward_headers", &self.forward_headers, FORWARDED),
             shared_memory: SharedMemoryPolicy {

@@ -1,9 +1,11 @@
 //! Rules for settings that speak of the server's own terms.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use jitney_settings::Written;
-use jitney_settings::rule::{Parsed, Rule};
+use jitney_settings::rule::{Parsed, Rule, milliseconds};
 
 use super::device::{self, parse_device};
 use crate::model::{DeviceChoice, check_name};
@@ -42,6 +44,24 @@ pub(super) const ADDRESS_OR_OFF: Parsed<Option<SocketAddr>> = Parsed {
     },
     allowed: "an IP address and a port, such as \"0.0.0.0:8000\" or \"[::]:8000\", or off",
 };
+
+/// A time whose milliseconds are in a range, or none.
+pub(super) struct TimeOrOff(pub(super) RangeInclusive<f64>);
+
+impl Rule for TimeOrOff {
+    type Output = Option<Duration>;
+
+    fn read(&self, written: Written<'_>) -> Option<Option<Duration>> {
+        match written.text() {
+            Some("off") => Some(None),
+            _ => milliseconds(self.0.clone()).read(written).map(Some),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}, or off", milliseconds(self.0.clone()).allowed())
+    }
+}
 
 /// A model's name.
 pub(super) const MODEL_NAME: Parsed<String> = Parsed {

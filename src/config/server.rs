@@ -57,6 +57,8 @@ pub struct ServerConfig {
     pub load_models: Vec<String>,
     /// Models that are loaded at the same time.
     pub load_threads: usize,
+    /// Bytes of optimized graphs and engines that are kept in the cache's folder; 0 for none.
+    pub graph_cache_bytes: u64,
     /// Bytes of each device's memory that models may take; none for all.
     pub device_memory_bytes: Option<u64>,
     /// Whether the least recently used models are unloaded where that is not enough.
@@ -83,6 +85,10 @@ pub struct ServerConfig {
     pub max_stream_requests: usize,
     /// How long a client may say nothing where the server can only wait for it.
     pub read_timeout: Duration,
+    /// How old a connection gets before its client is told to make another; none for any age.
+    pub max_connection_age: Option<Duration>,
+    /// How long calls may go on after that; none for as long as they take.
+    pub max_connection_age_grace: Option<Duration>,
     /// Origins whose pages a browser lets ask this server; `*` for every one.
     pub cors_origins: Vec<String>,
     /// Headers that stand for parameters of requests, by their names.

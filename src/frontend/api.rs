@@ -8,7 +8,9 @@ use crate::clock::Moment;
 use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::repository_index_response::ModelIndex;
 use crate::proto::*;
-use crate::serving::{Engine, InferResponse, ModelState, Reconciler, SharedMemory, Version};
+use crate::serving::{
+    Engine, IndexEntry, InferResponse, ModelState, Reconciler, SharedMemory, Version,
+};
 use crate::status::{Code, Status};
 use crate::telemetry::{Requests, Watched};
 use crate::wire::{self, Asked, Parameters};
@@ -29,6 +31,9 @@ const EXTENSIONS: [&str; 13] = [
     "system_shared_memory",
     "trace",
 ];
+
+/// Models that are named as reasons why the server is not ready.
+const MOST_TOLD: usize = 10;
 
 /// The calls of the V2 protocol.
 #[derive(Clone, Debug)]
@@ -97,11 +102,44 @@ impl Api {
         ModelReadyResponse { ready }
     }
 
-    /// Fails where there is no such model or version, rather than one that cannot answer now.
-    pub(super) fn is_known(&self, name: &str, version: &str) -> Result<(), Status> {
+    /// Why the server is not ready.
+    pub(super) fn why_not_ready(&self) -> String {
+        if self.readiness.is_leaving() {
+            return "it is about to stop".to_owned();
+        }
+        let index = self.engine.catalog().index();
+        let waits = index
+            .iter()
+            .filter(|entry| entry.state != ModelState::Ready);
+        let waits: Vec<&IndexEntry> = waits.collect();
+        if waits.is_empty() {
+            return "it does not know its models yet, or one has no executor left".to_owned();
+        }
+        let told = waits.iter().take(MOST_TOLD).map(|entry| {
+            let version = entry.version.map(|version| format!(" {version}"));
+            let (model, version) = (&entry.model, version.unwrap_or_default());
+            // Whoever looks at health need not read paths: the index has the reasons.
+            match &entry.progress {
+                Some(progress) => format!("{model}{version}: {progress}"),
+                None => format!("{model}{version}: {}", entry.state.name()),
+            }
+        });
+        let more = waits.len().saturating_sub(MOST_TOLD);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        told.chain(more).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Why a model does not answer, if that is known. Fails where there is no such model or version,
+    /// rather than one that cannot answer now.
+    pub(super) fn why_no_answer(
+        &self,
+        name: &str,
+        version: &str,
+    ) -> Result<Option<String>, Status> {
         match self.version(name, version) {
             Err(status) if status.code != Code::Unavailable => Err(status),
-            _ => Ok(()),
+            Err(status) => Ok(Some(status.message)),
+            Ok(_) => Ok(None),
         }
     }
 

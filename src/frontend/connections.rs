@@ -14,16 +14,16 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
+use super::age::Age;
 use super::identity::Peer;
 use super::patience::Patience;
 use super::security::Security;
@@ -61,7 +61,7 @@ pub(super) async fn serve<S>(
     S::Future: Send,
 {
     let http = http(door.max_concurrent_streams);
-    let open = GracefulShutdown::new();
+    let leaves = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -73,30 +73,25 @@ pub(super) async fn serve<S>(
         let Some(connection) = connection else {
             continue;
         };
-        // A connection that breaks is its client's to notice.
+        let leaves = leaves.subscribe();
+        let (door, http, service) = (door.clone(), http.clone(), service.clone());
         let Some(tls) = door.security.tls.clone() else {
-            let service = of_peer(service.clone(), door.peer(&connection, Vec::new()));
-            let served = http.serve_connection(TokioIo::new(connection), service);
-            tasks.spawn(open.watch(served.into_owned()));
+            let peer = door.peer(&connection, Vec::new());
+            tasks.spawn(door.serve(http, connection, service, peer, leaves));
             continue;
         };
-        let (door, http, service) = (door.clone(), http.clone(), service.clone());
-        let watcher = open.watcher();
         tasks.spawn(async move {
             let Some(connection) = door.secured(&tls, connection).await else {
-                return Ok(());
+                return;
             };
-            let service = of_peer(
-                service,
-                door.peer(&connection, subjects(&connection.stream)),
-            );
-            let served = http.serve_connection(TokioIo::new(connection), service);
-            watcher.watch(served.into_owned()).await
+            let peer = door.peer(&connection, subjects(&connection.stream));
+            door.serve(http, connection, service, peer, leaves).await;
         });
     }
     // Who comes now is refused rather than kept waiting.
     drop(listener);
-    open.shutdown().await;
+    leaves.send_replace(true);
+    while tasks.join_next().await.is_some() {}
 }
 
 /// The service for one connection: its requests tell who is at the other end, if somebody wants to know.
@@ -142,6 +137,7 @@ fn http(max_concurrent_streams: u32) -> Builder<TokioExecutor> {
 pub(super) struct Door {
     pub(super) places: Arc<Semaphore>,
     pub(super) patience: Patience,
+    pub(super) age: Age,
     pub(super) max_concurrent_streams: u32,
     pub(super) security: Security,
 }
@@ -177,6 +173,30 @@ impl Door {
             greeting: Some(self.greeting()),
             place: connection.place,
         })
+    }
+
+    /// Serves a connection until it ends.
+    async fn serve<T, S>(
+        self,
+        http: Builder<TokioExecutor>,
+        connection: Connection<T>,
+        service: S,
+        peer: Option<Arc<Peer>>,
+        leaves: watch::Receiver<bool>,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let farewell = self.age.farewell();
+        let (hears, tells) = (Arc::clone(&farewell), Arc::clone(&farewell));
+        let service = service
+            .map_request(move |request| hears.hear(request))
+            .map_response(move |answer| tells.tell(answer));
+        let service = of_peer(service, peer);
+        let served = http.serve_connection(TokioIo::new(connection), service);
+        self.age.serve(served.into_owned(), farewell, leaves).await;
     }
 
     fn greeting(&self) -> Greeting {

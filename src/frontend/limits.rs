@@ -48,6 +48,10 @@ pub struct Limits {
     pub max_stream_requests: usize,
     /// How long a client may say nothing where the server can do nothing else than wait for it.
     pub read_timeout: Duration,
+    /// How old a connection gets before its client is told to make another; none for any age.
+    pub max_connection_age: Option<Duration>,
+    /// How long calls may go on after that; none for as long as they take.
+    pub max_connection_age_grace: Option<Duration>,
     /// Whether answers of gRPC carry load reports.
     pub orca_trailers: bool,
 }

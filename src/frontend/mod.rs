@@ -2,6 +2,7 @@
 //! Uses `wire` to translate and `serving`'s engine and reconciler to act.
 //! Never decides: a frontend that thinks is one that the next frontend has to copy.
 
+mod age;
 mod api;
 mod connections;
 mod console;
@@ -44,6 +45,7 @@ pub use security::{Policy, Security, SecurityError};
 
 use crate::clock::Clock;
 use crate::telemetry::{InFlight, Metrics};
+use age::Age;
 use connections::{Door, places};
 use grpc::orca::ReportLayer;
 use grpc::web::WebLayer;
@@ -126,6 +128,12 @@ impl Frontend {
             .service(self.routes(protocols));
         let door = Door {
             places: self.places,
+            age: Age {
+                clock: self.patience.clock(),
+                most: self.limits.max_connection_age,
+                grace: self.limits.max_connection_age_grace,
+                readiness: Arc::clone(&self.api.readiness),
+            },
             patience: self.patience,
             max_concurrent_streams: self.limits.max_concurrent_streams,
             security: self.security.clone(),

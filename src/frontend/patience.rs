@@ -36,6 +36,10 @@ impl Patience {
         Self { clock, limit }
     }
 
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// The moment that it is.
     pub(super) fn now(&self) -> Moment {
         self.clock.now()

@@ -54,7 +54,12 @@ impl Readiness {
     /// Whether the server is ready: everything that was there at start serves, and it is not
     /// about to stop.
     pub fn is_ready(&self) -> bool {
-        !self.leaving.load(Ordering::Acquire) && self.reconciler.is_ready()
+        !self.is_leaving() && self.reconciler.is_ready()
+    }
+
+    /// Whether the server is about to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// Keeps health in step with the catalog, for ever.
@@ -109,8 +114,7 @@ impl Readiness {
             self.reporter.clone().clear_service_status(gone).await;
         }
         for model in &models {
-            let ready =
-                !self.leaving.load(Ordering::Acquire) && self.engine.catalog().is_ready(model, "");
+            let ready = !self.is_leaving() && self.engine.catalog().is_ready(model, "");
             self.set(model, ready).await;
         }
         *known = models;

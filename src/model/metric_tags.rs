@@ -6,12 +6,13 @@ pub const MOST_TAGS: usize = 8;
 const MOST_BYTES: usize = 128;
 
 /// Labels that metrics have already, of one or another.
-pub const TAKEN_LABELS: [&str; 12] = [
+pub const TAKEN_LABELS: [&str; 13] = [
     "model",
     "version",
     "device",
     "code",
     "stage",
+    "phase",
     "state",
     "reason",
     "server_version",

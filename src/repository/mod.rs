@@ -3,6 +3,7 @@
 //! Uses `config` to read the configuration and `model` for names and policies.
 //! Never loads a model, and never leaves its root.
 
+mod fetched;
 mod fingerprint;
 mod folder;
 mod labels;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use fetched::Fetched;
 pub use fingerprint::Fingerprint;
 pub use folder::ModelFolder;
 pub use needs::MOST_NESTED;
@@ -159,11 +161,11 @@ impl Repository {
         }
     }
 
-    /// Brings what a store has of a model to this machine.
-    pub async fn bring(&self, model: &str) -> Result<(), RepositoryError> {
+    /// Brings what a store has of a model to this machine, and says how much of it has come.
+    pub async fn bring(&self, model: &str, fetched: &Fetched) -> Result<(), RepositoryError> {
         match &self.place {
             Place::Folder(_) => Ok(()),
-            Place::Store(mirror) => Ok(mirror.bring(model).await?),
+            Place::Store(mirror) => Ok(mirror.bring(model, fetched).await?),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How much of each device's memory models may take, and how much they have.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 
@@ -25,8 +25,9 @@ pub(super) struct Budget {
     /// Of each device; none for as much as there is.
     limit: Option<u64>,
     taken: Mutex<BTreeMap<DeviceId, u64>>,
-    /// Held while a model is loaded, so that what a device has more afterwards is that model's.
-    loading: Mutex<()>,
+    /// Held while a model is loaded: alone if it is measured, so that what a device has more afterwards
+    /// is that model's; with others if it is known what it takes.
+    loading: RwLock<()>,
     freed: Notify,
 }
 
@@ -44,12 +45,42 @@ impl Budget {
 
     /// Lets a model be loaded. Blocks while another is, if there is a limit.
     pub(super) fn enter(self: &Arc<Self>) -> Room<'_> {
-        let loading = self.limit.map(|_| self.loading.lock());
+        let loading = self.limit.map(|_| self.loading.write());
+        let alone = loading.map(|lock| lock.unwrap_or_else(PoisonError::into_inner));
+        self.room(Loading::Alone(alone))
+    }
+
+    /// Lets a model be loaded of which it is known what it takes. Blocks while one is measured.
+    pub(super) fn enter_beside(self: &Arc<Self>) -> Room<'_> {
+        let beside = self.loading.read();
+        self.room(Loading::Beside(
+            beside.unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+
+    fn room<'a>(self: &'a Arc<Self>, loading: Loading<'a>) -> Room<'a> {
         Room {
             budget: self,
             before: Vec::new(),
-            _loading: loading.map(|lock| lock.unwrap_or_else(PoisonError::into_inner)),
+            reserved: None,
+            _loading: loading,
         }
+    }
+
+    /// Takes so many bytes of each device, or of none if there is not enough of one.
+    fn claim(self: &Arc<Self>, wanted: Vec<(DeviceId, u64)>) -> Result<Claim, OverBudget> {
+        let mut taken = self.taken();
+        for (device, needed) in &wanted {
+            self.fit(&taken, *device, *needed)?;
+        }
+        for (device, needed) in &wanted {
+            *taken.entry(*device).or_default() += needed;
+        }
+        drop(taken);
+        Ok(Claim {
+            budget: Arc::clone(self),
+            bytes: wanted,
+        })
     }
 
     /// Waits until so much is free on a device.
@@ -67,10 +98,19 @@ impl Budget {
     }
 
     fn check(&self, device: DeviceId, needed: u64) -> Result<(), OverBudget> {
+        self.fit(&self.taken(), device, needed)
+    }
+
+    fn fit(
+        &self,
+        taken: &BTreeMap<DeviceId, u64>,
+        device: DeviceId,
+        needed: u64,
+    ) -> Result<(), OverBudget> {
         let Some(limit) = self.limit else {
             return Ok(());
         };
-        let taken = self.taken().get(&device).copied().unwrap_or(0);
+        let taken = taken.get(&device).copied().unwrap_or(0);
         if taken.saturating_add(needed) <= limit {
             return Ok(());
         }
@@ -92,7 +132,17 @@ pub(super) struct Room<'a> {
     budget: &'a Arc<Budget>,
     /// Devices, what was expected on each, and what was taken there before.
     before: Vec<(SharedDevice, u64, u64)>,
-    _loading: Option<MutexGuard<'a, ()>>,
+    /// What it takes, if that is known.
+    reserved: Option<Claim>,
+    _loading: Loading<'a>,
+}
+
+/// Who else may be loading.
+enum Loading<'a> {
+    /// Nobody, if there is a limit.
+    Alone(#[allow(dead_code)] Option<RwLockWriteGuard<'a, ()>>), // held, not read
+    /// Others of which it is known what they take.
+    Beside(#[allow(dead_code)] RwLockReadGuard<'a, ()>),
 }
 
 impl Room<'_> {
@@ -120,24 +170,23 @@ impl Room<'_> {
         Ok(())
     }
 
+    /// Takes what the model is known to take before it is loaded; an error if it does not fit.
+    pub(super) fn reserve(&mut self, known: &[(SharedDevice, u64)]) -> Result<(), OverBudget> {
+        let wanted = known.iter().map(|(device, bytes)| (device.id(), *bytes));
+        self.reserved = Some(self.budget.claim(wanted.collect())?);
+        Ok(())
+    }
+
     /// Claims what the model has taken, now that it is warm; refuses it if that is too much.
     pub(super) fn settle(self) -> Result<Claim, OverBudget> {
-        let mut bytes = Vec::new();
-        for (device, expected, before) in &self.before {
+        if let Some(reserved) = self.reserved {
+            return Ok(reserved);
+        }
+        let grown = self.before.iter().map(|(device, expected, before)| {
             let grown = device.taken_bytes().saturating_sub(*before);
-            let needed = grown.max(*expected);
-            self.budget.check(device.id(), needed)?;
-            bytes.push((device.id(), needed));
-        }
-        let mut taken = self.budget.taken();
-        for (device, needed) in &bytes {
-            *taken.entry(*device).or_default() += needed;
-        }
-        drop(taken);
-        Ok(Claim {
-            budget: Arc::clone(self.budget),
-            bytes,
-        })
+            (device.id(), grown.max(*expected))
+        });
+        self.budget.claim(grown.collect())
     }
 }
 

@@ -19,6 +19,7 @@ use super::journey::Trip;
 use super::lane::Demand;
 use super::order::Order;
 use super::profile::{Profile, profile};
+use super::progress::{LoadProgress, Loads, Underway};
 use super::runner::Runner;
 use super::sequences::Sequences;
 use super::site::Site;
@@ -213,7 +214,7 @@ impl ModelState {
 }
 
 /// One line of the repository's index.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IndexEntry {
     /// The model's name.
     pub model: Arc<str>,
@@ -225,6 +226,28 @@ pub struct IndexEntry {
     pub reason: String,
     /// Whether the last try to load it failed; an earlier one may serve.
     pub failed: bool,
+    /// How far it is, if it is being loaded.
+    pub progress: Option<LoadProgress>,
+}
+
+impl IndexEntry {
+    /// The entry of what is being loaded, which says how far it is where there is nothing else to say.
+    pub(super) fn under_way(mut self, progress: Option<LoadProgress>) -> Self {
+        let Some(progress) = progress else {
+            return self;
+        };
+        match (self.version, progress.version) {
+            (Some(own), Some(other)) if own != other => return self,
+            (Some(_), None) => return self,
+            (None, _) => self.state = ModelState::Loading,
+            (Some(_), Some(_)) => {}
+        }
+        if self.reason.is_empty() || self.version.is_none() {
+            self.reason = progress.to_string();
+        }
+        self.progress = Some(progress);
+        self
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -233,6 +256,16 @@ struct Slot {
     reason: String,
     failed: bool,
     version: Option<Arc<Version>>,
+}
+
+impl Slot {
+    /// Its reason, or how far it is.
+    fn reason_with(&self, progress: Option<LoadProgress>) -> String {
+        match progress {
+            Some(progress) if self.reason.is_empty() => progress.to_string(),
+            _ => self.reason.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -246,10 +279,14 @@ struct Model {
 
 impl Model {
     /// Why a request that names no version finds none.
-    fn nothing_serves(&self, name: &str) -> Status {
-        match self.versions.last_key_value() {
-            Some((version, slot)) if self.reason.is_empty() => {
-                not_ready(name, &version.to_string(), slot.state, &slot.reason)
+    fn nothing_serves(&self, name: &str, progress: Option<LoadProgress>) -> Status {
+        match (self.versions.last_key_value(), progress) {
+            (None, Some(progress)) => {
+                not_ready(name, "", ModelState::Loading, &progress.to_string())
+            }
+            (Some((version, slot)), progress) if self.reason.is_empty() || progress.is_some() => {
+                let reason = slot.reason_with(progress);
+                not_ready(name, &version.to_string(), slot.state, &reason)
             }
             _ => not_ready(name, "", ModelState::Unavailable, &self.reason),
         }
@@ -299,6 +336,7 @@ pub struct Catalog {
     /// Held while a changed copy of the models is made.
     writing: Mutex<()>,
     changes: Changes,
+    loads: Loads,
 }
 
 impl Catalog {
@@ -317,8 +355,11 @@ impl Catalog {
                 version: Some(version),
                 ..
             }) => Ok(Arc::clone(version)),
-            Some(slot) => Err(not_ready(name, version, slot.state, &slot.reason)),
-            None if version.is_empty() => Err(found.nothing_serves(name)),
+            Some(slot) => {
+                let reason = slot.reason_with(self.loads.of(name));
+                Err(not_ready(name, version, slot.state, &reason))
+            }
+            None if version.is_empty() => Err(found.nothing_serves(name, self.loads.of(name))),
             None => Err(Status::not_found(format!(
                 "model {name:?} has no version {version}; it has {}",
                 join(found.versions.keys())
@@ -330,22 +371,33 @@ impl Catalog {
     pub fn index(&self) -> Vec<IndexEntry> {
         let models = self.models.load();
         let mut entries = Vec::new();
+        let loads = self.loads.all();
         for (name, model) in &models.named {
-            entries.extend(model.versions.iter().map(|(version, slot)| IndexEntry {
-                model: Arc::clone(name),
-                version: Some(*version),
-                state: slot.state,
-                reason: reason_of(model, slot).to_owned(),
-                failed: slot.failed || model.failed,
+            let load = loads.iter().find(|(model, _)| model == name);
+            let load = || load.map(|(_, progress)| progress.clone());
+            entries.extend(model.versions.iter().map(|(version, slot)| {
+                IndexEntry {
+                    model: Arc::clone(name),
+                    version: Some(*version),
+                    state: slot.state,
+                    reason: reason_of(model, slot).to_owned(),
+                    failed: slot.failed || model.failed,
+                    progress: None,
+                }
+                .under_way(load())
             }));
             if model.versions.is_empty() {
-                entries.push(IndexEntry {
-                    model: Arc::clone(name),
-                    version: None,
-                    state: ModelState::Unavailable,
-                    reason: model.reason.clone(),
-                    failed: model.failed,
-                });
+                entries.push(
+                    IndexEntry {
+                        model: Arc::clone(name),
+                        version: None,
+                        state: ModelState::Unavailable,
+                        reason: model.reason.clone(),
+                        failed: model.failed,
+                        progress: None,
+                    }
+                    .under_way(load()),
+                );
             }
         }
         entries.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
@@ -381,6 +433,16 @@ impl Catalog {
     /// Whom to watch to learn of changes, those of executors among them.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// Has a load known of for as long as what this gives is there.
+    pub(super) fn begin(&self, model: &str, clock: &Arc<dyn Clock>) -> Underway<'_> {
+        self.loads.begin(model, Arc::clone(clock))
+    }
+
+    /// The loads that are under way, by model.
+    pub fn loads(&self) -> Vec<(Arc<str>, LoadProgress)> {
+        self.loads.all()
     }
 
     /// Takes in the names of the models that are to serve; before that no name is known to be wrong.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::budget::{Budget, Claim, OverBudget};
+use super::budget::{Budget, Claim, OverBudget, Room};
 use super::cache::{Cached, ResponseCache};
 use super::catalog::Version;
 use super::changes::Changes;
@@ -15,9 +15,11 @@ use super::inputs::InputCheck;
 use super::instance::Instance;
 use super::lane::{Lane, Levels};
 use super::limiter::{Limiter, Stake, TooMany};
+use super::logbook::{Entry, Logbook};
 use super::optional;
 use super::padding::Padding;
 use super::placing::{Berth, Placer, expected};
+use super::progress::{Phase, Progress};
 use super::ragged::Ragged;
 use super::rehearsal::Rehearsal;
 use super::runner::Runner;
@@ -31,11 +33,12 @@ use crate::backend::ort::OrtBackend;
 use crate::backend::simulated::SimulatedBackend;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
-use crate::device::{Inventory, Unavailable};
+use crate::device::{Inventory, SharedDevice, Unavailable};
 use crate::model::{
     BackendPolicy, BatchAxis, Batching, DeviceChoice, InstanceGroup, ModelPolicy, Signature,
     WarmUpPolicy,
 };
+use crate::repository::Fingerprint;
 use crate::scheduler::{Load, Policy};
 
 /// Why a version does not serve.
@@ -90,6 +93,7 @@ pub struct Loader {
     pub(super) budget: Arc<Budget>,
     responses: Option<Arc<ResponseCache>>,
     limiter: Option<Arc<Limiter>>,
+    logbook: Arc<Logbook>,
 }
 
 /// A model on a device, not yet serving.
@@ -128,6 +132,25 @@ impl Plan {
         let check = InputCheck::new(&self.artifact.id.model, self.client.clone(), stacking);
         let check = check.leaving_out(&self.artifact.policy.tensors);
         check.behind(self.facade.clone())
+    }
+
+    fn trial<'a>(&'a self, clock: &'a dyn Clock) -> Trial<'a> {
+        Trial {
+            policy: &self.warm_up,
+            tensors: &self.artifact.policy.tensors,
+            stacking: &self.stacking,
+            left_out: &[],
+            guess: GUESS,
+            clock,
+        }
+    }
+
+    /// How many kinds of batches each instance is warmed up with.
+    fn buckets(&self, clock: &dyn Clock) -> usize {
+        let most = self.artifact.policy.batch.max_batch_size;
+        let buckets = self.trial(clock).buckets(&self.signature, most);
+        // What cannot be made up says so when it is warmed up.
+        buckets.map_or(0, |buckets| buckets.len())
     }
 
     /// What clients and ensembles see of it.
@@ -174,7 +197,15 @@ impl Loader {
             budget: Budget::new(device_memory_bytes),
             responses: None,
             limiter: None,
+            logbook: Arc::default(),
         }
+    }
+
+    /// Has what loads take written down there.
+    #[must_use]
+    pub fn with_logbook(mut self, logbook: Logbook) -> Self {
+        self.logbook = Arc::new(logbook);
+        self
     }
 
     /// Has the models that want it keep their answers here.
@@ -191,13 +222,65 @@ impl Loader {
         self
     }
 
-    pub(super) fn load(&self, artifact: &Artifact) -> Result<Version, LoadFailure> {
-        let backend = self.backend(&artifact.policy);
-        let mut instances = Vec::new();
+    /// What a version's load is written down by: whatever what it takes depends on.
+    pub(super) fn key(&self, artifact: &Artifact, fingerprint: &Fingerprint) -> String {
+        let Artifact { id, policy, .. } = artifact;
+        let library = self.backends.onnx_runtime.about();
+        let cores = thread::available_parallelism().ok();
+        let place = self.placer.about();
+        let all = format!("{id:?} {fingerprint:?} {policy:?} {library} {cores:?} {place}");
+        blake3::hash(all.as_bytes()).to_hex().to_string()
+    }
+
+    /// What the load of this key took before.
+    pub(super) fn past(&self, key: &str) -> Option<Entry> {
+        self.logbook.find(key)
+    }
+
+    /// Writes down what a load took.
+    pub(super) fn note(&self, key: &str, loaded: &Version, progress: &Progress) {
+        let (compile, warm_up) = progress.ends();
+        let entry = Entry::of(compile, warm_up, &loaded.memory);
+        self.logbook.note(key, entry);
+    }
+
+    /// Room for a version where it goes: beside other loads if it is known what it takes there, else
+    /// once no other is under way, so that what it takes is measured.
+    fn room(
+        &self,
+        artifact: &Artifact,
+        backend: &dyn Backend,
+        past: Option<&Entry>,
+    ) -> Result<(Room<'_>, Vec<(Placement, InstanceGroup)>), LoadFailure> {
+        let known = past.filter(|past| self.budget.is_limited() && !past.memory.is_empty());
+        if let Some(past) = known {
+            let mut room = self.budget.enter_beside();
+            let placements = self.placer.placements(artifact, &room)?;
+            let expected = expected(artifact, &placements, backend);
+            if let Some(known) = measured(&expected, past) {
+                room.reserve(&known)?;
+                return Ok((room, placements));
+            }
+        }
         let mut room = self.budget.enter();
         let placements = self.placer.placements(artifact, &room)?;
-        room.expect(&expected(artifact, &placements, backend.as_ref()))?;
+        room.expect(&expected(artifact, &placements, backend))?;
+        Ok((room, placements))
+    }
+
+    pub(super) fn load(
+        &self,
+        artifact: &Artifact,
+        progress: &Progress,
+    ) -> Result<Version, LoadFailure> {
+        let backend = self.backend(&artifact.policy);
+        let mut instances = Vec::new();
+        progress.enter(Phase::Memory, 0);
+        let past = progress.past();
+        let (room, placements) = self.room(artifact, backend.as_ref(), past.as_ref())?;
         let stakes = self.stakes(&placements)?;
+        let count = placements.iter().map(|(_, group)| group.count).sum();
+        progress.enter(Phase::Compile, count);
         for ((placement, group), stake) in placements.into_iter().zip(stakes) {
             let site = Arc::new(Site::new(Arc::clone(&backend), artifact, placement));
             for _ in 0..group.count {
@@ -207,15 +290,18 @@ impl Loader {
                     site: Arc::clone(&site),
                     times: Vec::new(),
                 });
+                progress.step();
             }
         }
         let Some(first) = instances.first_mut() else {
             return Err(LoadFailure::Axis("no instance is asked for".to_owned()));
         };
+        progress.enter(Phase::WarmUp, 0);
         let plan = self.plan(first.made.executor.as_mut(), artifact)?;
+        progress.expect(plan.buckets(self.clock.as_ref()) * instances.len());
         for instance in &mut instances {
             let executor = instance.made.executor.as_mut();
-            instance.times = warm(executor, &plan, self.clock.as_ref())?;
+            instance.times = warm(executor, &plan, self.clock.as_ref(), &|| progress.step())?;
             rehearse(executor, &plan)?;
         }
         if self.budget.is_limited() {
@@ -453,7 +539,7 @@ impl Loader {
             let mut made = site.executor(lost.then_some(generation))?;
             generation = made.generation;
             // Whatever warm-up says, the executor has served before.
-            let _ = warm(made.executor.as_mut(), &again, clock.as_ref());
+            let _ = warm(made.executor.as_mut(), &again, clock.as_ref(), &|| ());
             Ok(made.executor)
         };
         Instance::new(
@@ -466,6 +552,17 @@ impl Loader {
             Arc::clone(&self.clock),
         )
     }
+}
+
+/// What a version took before on just these devices, and at least what is expected now; none if it was
+/// on others.
+fn measured(expected: &[(SharedDevice, u64)], past: &Entry) -> Option<Vec<(SharedDevice, u64)>> {
+    let known = expected.iter().map(|(device, least)| {
+        let before = past.memory.get(&device.id().to_string())?;
+        Some((Arc::clone(device), *before.max(least)))
+    });
+    let known: Option<Vec<_>> = known.collect();
+    known.filter(|known| known.len() == past.memory.len())
 }
 
 /// How inputs are made up: states as they begin.
@@ -597,7 +694,7 @@ fn run_together(instances: &mut [Loaded], plan: &Plan, clock: &dyn Clock) {
     thread::scope(|scope| {
         for instance in instances {
             // That each runs by itself is known.
-            scope.spawn(|| warm(instance.made.executor.as_mut(), plan, clock));
+            scope.spawn(|| warm(instance.made.executor.as_mut(), plan, clock, &|| ()));
         }
     });
 }
@@ -606,17 +703,10 @@ fn warm(
     executor: &mut dyn Executor,
     plan: &Plan,
     clock: &dyn Clock,
+    warmed: &dyn Fn(),
 ) -> Result<Vec<(Load, Duration)>, LoadFailure> {
     let policy = &plan.artifact.policy;
-    let trial = Trial {
-        policy: &plan.warm_up,
-        tensors: &policy.tensors,
-        stacking: &plan.stacking,
-        left_out: &[],
-        guess: GUESS,
-        clock,
-    };
-    match optional::warm_up(&trial, executor, policy) {
+    match optional::warm_up(&plan.trial(clock), executor, policy, warmed) {
         Err(error) if !policy.warm_up.shapes.is_empty() => {
             Err(LoadFailure::WarmUp(error.to_string()))
         }

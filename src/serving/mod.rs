@@ -21,11 +21,13 @@ mod journey;
 mod lane;
 mod limiter;
 mod loading;
+mod logbook;
 mod optional;
 mod order;
 mod padding;
 mod placing;
 mod profile;
+mod progress;
 mod ragged;
 mod reconcile;
 mod rehearsal;
@@ -56,7 +58,9 @@ pub use journey::{Journey, Leg, Member, Stage, TraceContext, Trip};
 pub use lane::Demand;
 pub use limiter::Limiter;
 pub use loading::{Backends, Loader};
+pub use logbook::Logbook;
 pub use profile::Profile;
+pub use progress::{LoadProgress, Phase};
 pub use reconcile::{Control, Reconciler, Repository};
 pub use request::{
     CorrelationId, InSequence, InferRequest, InferResponse, NamedTensor, OutputTensor,

@@ -41,6 +41,19 @@ impl Placer {
         }
     }
 
+    /// What there is to place on, for the eyes of no one.
+    pub(super) fn about(&self) -> String {
+        let devices = self.inventory.devices();
+        let devices = devices
+            .iter()
+            .map(|one| format!("{} {}", one.id(), one.name()));
+        format!(
+            "{:?} {:?}",
+            self.default_device,
+            devices.collect::<Vec<_>>()
+        )
+    }
+
     /// Where a version goes, and which instances of it. Of several devices, those that have room.
     pub(super) fn placements(
         &self,

@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::budget::OverBudget;
 use super::catalog::{Catalog, IndexEntry, ModelState, Version};
 use super::loading::{LoadFailure, Loader};
+use super::progress::{Phase, Progress};
 use super::supplied::Supplied;
 use crate::backend::Artifact;
 use crate::clock::Clock;
@@ -40,6 +41,9 @@ pub enum Control {
 
 /// How long the memory of a version that is unloaded may take to come back: its queue is served.
 const ROOM: Duration = Duration::from_secs(5);
+
+/// How often those are told of in the log that take longer.
+const TELLS: Duration = Duration::from_secs(10);
 
 /// What the reconciler knows of one model. Locked while the model is changed, so that changes to
 /// one model come one after the other, and those to different models side by side.
@@ -206,15 +210,20 @@ impl Reconciler {
     pub async fn index(&self) -> Result<Vec<IndexEntry>, Status> {
         let mut entries = self.catalog.index();
         let names = self.names().await.map_err(|error| unreadable(&error))?;
+        let loads = self.catalog.loads();
         for name in names {
             if !entries.iter().any(|entry| *entry.model == *name) {
-                entries.push(IndexEntry {
+                let load = loads.iter().find(|(model, _)| **model == *name);
+                let load = load.map(|(_, progress)| progress.clone());
+                let entry = IndexEntry {
                     model: name.into(),
                     version: None,
                     state: ModelState::Unavailable,
                     reason: "not loaded".to_owned(),
                     failed: false,
-                });
+                    progress: None,
+                };
+                entries.push(entry.under_way(load));
             }
         }
         Ok(entries)
@@ -247,7 +256,31 @@ impl Reconciler {
                     .then_some(name)
             });
         }
-        loads.join_all().await.into_iter().flatten().collect()
+        let mut failed = HashSet::new();
+        let clock = &self.loader.clock;
+        let mut tells = clock.sleep_until(clock.now() + TELLS);
+        loop {
+            tokio::select! {
+                ended = loads.join_next() => match ended {
+                    // One that panics has said so, and leaves its name missing.
+                    Some(name) => failed.extend(name.ok().flatten()),
+                    None => return failed,
+                },
+                () = &mut tells => {
+                    self.tell_loads();
+                    tells = clock.sleep_until(clock.now() + TELLS);
+                }
+            }
+        }
+    }
+
+    /// Says how far those loads are that take long.
+    fn tell_loads(&self) {
+        for (model, progress) in self.catalog.loads() {
+            if progress.took >= TELLS {
+                tracing::info!(%model, version = progress.version, "loading: {progress}");
+            }
+        }
     }
 
     /// One look of watching: loads what changed and rests, forgets what is gone.
@@ -288,11 +321,14 @@ impl Reconciler {
     /// Loads what the repository says of one model, after the models that it is made of. No lock is
     /// held while those are waited for.
     async fn bring_up(&self, model: &str, supplied: Supplied) -> Result<(), Status> {
-        let needs = self.needs(model).await;
+        let load = self.catalog.begin(model, &self.loader.clock);
+        let progress = &load.progress;
+        let needs = self.needs(model, progress).await;
         for part in needs.iter().flatten() {
             self.bring_up_part(part).await;
         }
-        self.bring_up_itself(model, needs.map(drop), supplied).await
+        let needs = needs.map(drop);
+        self.bring_up_itself(model, needs, supplied, progress).await
     }
 
     async fn bring_up_itself(
@@ -300,14 +336,15 @@ impl Reconciler {
         model: &str,
         needs: Result<(), RepositoryError>,
         supplied: Supplied,
+        progress: &Arc<Progress>,
     ) -> Result<(), Status> {
         let known = self.known(model);
         let mut known = known.lock().await;
         let name: Arc<str> = Arc::from(model);
         let start = self.loader.clock.now();
         let result = match supplied.is_empty() {
-            true => self.reload(&name, &mut known, needs).await,
-            false => self.reload_as(&name, &mut known, supplied).await,
+            true => self.reload(&name, &mut known, needs, progress).await,
+            false => self.reload_as(&name, &mut known, supplied, progress).await,
         };
         if let Err(status) = &result {
             let took_ms = self.loader.took_ms(start);
@@ -323,8 +360,9 @@ impl Reconciler {
         name: &Arc<str>,
         known: &mut Known,
         needs: Result<(), RepositoryError>,
+        progress: &Arc<Progress>,
     ) -> Result<(), Status> {
-        let folder = match self.folder(name).await {
+        let folder = match self.folder(name, progress).await {
             Ok((folder, fingerprint)) => {
                 known.seen = Some(fingerprint.clone());
                 known.tried = Some(fingerprint);
@@ -350,7 +388,7 @@ impl Reconciler {
                 return Err(unreadable(&error));
             }
         };
-        let result = self.install(name, known, folder).await;
+        let result = self.install(name, known, folder, progress).await;
         if result.is_ok() {
             known.upload = None;
         }
@@ -363,6 +401,7 @@ impl Reconciler {
         name: &Arc<str>,
         known: &mut Known,
         supplied: Supplied,
+        progress: &Arc<Progress>,
     ) -> Result<(), Status> {
         let (repository, uploads) = (Arc::clone(&self.repository), Arc::clone(&self.uploads));
         let model = name.to_string();
@@ -385,7 +424,7 @@ impl Reconciler {
         };
         self.parts.note(name, folder.policy.ensemble.as_ref());
         let before = known.loaded.clone();
-        let result = self.install(name, known, folder).await;
+        let result = self.install(name, known, folder, progress).await;
         if result.is_ok() || known.loaded != before {
             known.upload = upload;
         } else {
@@ -407,8 +446,12 @@ impl Reconciler {
     }
 
     /// The model's folder and what it looks like, brought here if it is elsewhere.
-    async fn folder(&self, name: &str) -> Result<(ModelFolder, Fingerprint), RepositoryError> {
-        self.repository.bring(name).await?;
+    async fn folder(
+        &self,
+        name: &str,
+        progress: &Progress,
+    ) -> Result<(ModelFolder, Fingerprint), RepositoryError> {
+        self.repository.bring(name, &progress.fetched).await?;
         let repository = Arc::clone(&self.repository);
         let model = name.to_owned();
         blocking(move || {
@@ -423,6 +466,7 @@ impl Reconciler {
         name: &Arc<str>,
         known: &mut Known,
         folder: ModelFolder,
+        progress: &Arc<Progress>,
     ) -> Result<(), Status> {
         let wanted = folder.policy.versions.choose(&folder.versions());
         if wanted.is_empty() {
@@ -443,7 +487,10 @@ impl Reconciler {
                 self.catalog.note(&id, ModelState::Ready, "");
                 continue;
             }
-            match self.load_version(folder.artifact(id)).await {
+            let artifact = folder.artifact(id);
+            let key = self.loader.key(&artifact, &fingerprint);
+            progress.of_version(*version, self.loader.past(&key));
+            match self.load_version(artifact, &key, progress).await {
                 Ok(()) => drop(known.loaded.insert(*version, fingerprint)),
                 Err(reason) => failures.push(reason),
             }
@@ -460,13 +507,18 @@ impl Reconciler {
         result
     }
 
-    async fn load_version(&self, artifact: Artifact) -> Result<(), String> {
+    async fn load_version(
+        &self,
+        artifact: Artifact,
+        key: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<(), String> {
         let id = artifact.id.clone();
         self.catalog.note(&id, ModelState::Loading, "");
         let start = self.loader.clock.now();
         let loaded = match &artifact.policy.ensemble {
             Some(ensemble) => self.put_together(&artifact, ensemble),
-            None => self.load_model(&artifact).await,
+            None => self.load_model(&artifact, key, progress).await,
         };
         let reason = match loaded {
             Ok(version) => {
@@ -480,17 +532,32 @@ impl Reconciler {
         Err(format!("{id}: {reason}"))
     }
 
-    async fn load_model(&self, artifact: &Artifact) -> Result<Version, String> {
+    async fn load_model(
+        &self,
+        artifact: &Artifact,
+        key: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<Version, String> {
         let loaded = loop {
+            progress.enter(Phase::Turn, 0);
             let place = Arc::clone(&self.places).acquire_owned().await;
             let (loader, own) = (Arc::clone(&self.loader), artifact.clone());
+            let (key, notes) = (key.to_owned(), Arc::clone(progress));
             let loaded = spawn_blocking(move || {
                 let _place = place;
-                loader.load(&own)
+                let loaded = loader.load(&own, &notes);
+                if let Ok(version) = &loaded {
+                    loader.note(&key, version, &notes);
+                }
+                loaded
             })
             .await;
             match loaded {
-                Ok(Err(LoadFailure::Memory(over))) if self.make_room(&over, &artifact.id).await => {
+                Ok(Err(LoadFailure::Memory(over))) => {
+                    progress.enter(Phase::Memory, 0);
+                    if !self.make_room(&over, &artifact.id).await {
+                        break Ok(Err(LoadFailure::Memory(over)));
+                    }
                 }
                 loaded => break loaded,
             }

@@ -33,6 +33,10 @@ const TOLERANCE: f64 = 1e-2;
 /// The most bytes that warm-up makes up for one run: rows are left out rather than memory taken.
 pub(super) const MOST_BYTES: usize = 64 << 20;
 
+/// The same where the configuration says which batches there are: all of those are to be warm, and will
+/// take their memory anyway.
+const MOST_STATED_BYTES: usize = 1 << 30;
+
 /// What the trial found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -58,33 +62,48 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Runs the model as often as its policy asks, with full batches last. Gives what each took.
+    /// Runs the model as often as its policy asks, with full batches last, and says when it is done
+    /// with each kind of batch. Gives what each took.
     pub(super) fn warm_up(
         &self,
         executor: &mut dyn Executor,
         max_batch_size: usize,
+        warmed: &dyn Fn(),
     ) -> Result<Vec<(Load, Duration)>, RunError> {
         let signature = executor.signature().clone();
         let mut times = Vec::new();
-        for length in self.lengths(&signature) {
-            for rows in self.sizes(&signature, length, max_batch_size)? {
-                let inputs = self.batch(&signature, rows, length)?;
-                for _ in 0..self.policy.runs {
-                    run(executor, &inputs)?;
-                }
-                if self.policy.runs > 0 {
-                    // The first ones did what is done once; this is what a batch costs.
-                    let start = self.clock.now();
-                    run(executor, &inputs)?;
-                    let load = Load {
-                        length,
-                        ..Load::of(rows)
-                    };
-                    times.push((load, self.clock.now() - start));
-                }
+        for (length, rows) in self.buckets(&signature, max_batch_size)? {
+            let inputs = self.batch(&signature, rows, length)?;
+            for _ in 0..self.policy.runs {
+                run(executor, &inputs)?;
             }
+            if self.policy.runs > 0 {
+                // The first ones did what is done once; this is what a batch costs.
+                let start = self.clock.now();
+                run(executor, &inputs)?;
+                let load = Load {
+                    length,
+                    ..Load::of(rows)
+                };
+                times.push((load, self.clock.now() - start));
+            }
+            warmed();
         }
         Ok(times)
+    }
+
+    /// The kinds of batches that are warmed up: lengths and numbers of rows.
+    pub(super) fn buckets(
+        &self,
+        signature: &Signature,
+        max_batch_size: usize,
+    ) -> Result<Vec<(usize, usize)>, RunError> {
+        let mut buckets = Vec::new();
+        for length in self.lengths(signature) {
+            let sizes = self.sizes(signature, length, max_batch_size)?;
+            buckets.extend(sizes.into_iter().map(|rows| (length, rows)));
+        }
+        Ok(buckets)
     }
 
     /// The lengths that are warmed up.
@@ -126,10 +145,16 @@ impl Trial<'_> {
         let bytes: usize = one.iter().map(|tensor| tensor.data.len()).sum();
         let tokens = self.stacking.padding.as_ref();
         let tokens = tokens.map_or(usize::MAX, |padding| padding.max_batch_tokens);
-        let most = (MOST_BYTES / bytes.max(1))
+        let stated = !self.stacking.sizes.is_empty();
+        let bound = if stated {
+            MOST_STATED_BYTES
+        } else {
+            MOST_BYTES
+        };
+        let most = (bound / bytes.max(1))
             .min(tokens / length.max(1))
             .clamp(1, max_batch_size);
-        if self.stacking.sizes.is_empty() {
+        if !stated {
             return Ok(vec![1, most]);
         }
         let sizes = self.stacking.sizes.iter().copied();
@@ -398,3 +423,6 @@ fn close(found: impl Iterator<Item = f64>, expected: impl Iterator<Item = f64>) 
             || (found - expected).abs() <= bound
     })
 }
+
+#[cfg(test)]
+mod tests;

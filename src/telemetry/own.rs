@@ -4,7 +4,7 @@ use super::family::Family;
 use super::family::{Buckets, ON_DEVICE, Told, VERSION, Value, counter, gauge, histogram};
 use super::process::Process;
 use super::source::Snapshot;
-use crate::serving::{CacheUsage, IndexEntry, Statistics, Version};
+use crate::serving::{CacheUsage, IndexEntry, LoadProgress, Statistics, Version};
 
 /// Those that are told, in this order.
 pub(super) static METRICS: &[Told] = &[
@@ -227,6 +227,41 @@ pub(super) static METRICS: &[Told] = &[
         },
     ),
     gauge(
+        "jitney_model_load_phase",
+        &["model", "version", "phase"],
+        "1 for what a load under way is doing: fetch, turn and memory (waiting for either), compile, warm_up",
+        |snapshot, family| {
+            for (entry, progress) in loads(snapshot) {
+                let version = version_of(entry);
+                family.add(&[&entry.model, &version, progress.phase.name()], 1.0);
+            }
+        },
+    ),
+    gauge(
+        "jitney_model_load_progress_ratio",
+        VERSION,
+        "The share of a load that is done, by what it took before; of its phase, the first time; not told where neither is known",
+        |snapshot, family| {
+            for (entry, progress) in loads(snapshot) {
+                if let Some(share) = progress.share {
+                    family.add(&[&entry.model, &version_of(entry)], share);
+                }
+            }
+        },
+    ),
+    gauge(
+        "jitney_model_load_remaining_seconds",
+        VERSION,
+        "What is left of the same, by estimate",
+        |snapshot, family| {
+            for (entry, progress) in loads(snapshot) {
+                if let Some(left) = progress.left {
+                    family.add(&[&entry.model, &version_of(entry)], left.as_secs_f64());
+                }
+            }
+        },
+    ),
+    gauge(
         "jitney_version_loaded_timestamp_seconds",
         VERSION,
         "When the version was made ready, in seconds since the Unix epoch",
@@ -416,6 +451,12 @@ fn process(snapshot: &Snapshot, family: &mut Family, value: impl Fn(&Process) ->
     if let Some(process) = &snapshot.process {
         family.add(&[], value(process));
     }
+}
+
+/// What is being loaded, and how far it is.
+fn loads(snapshot: &Snapshot) -> impl Iterator<Item = (&IndexEntry, &LoadProgress)> {
+    let entries = snapshot.index.iter();
+    entries.filter_map(|entry| Some((entry, entry.progress.as_ref()?)))
 }
 
 /// Empty if there is no version to speak of.

@@ -20,15 +20,18 @@ HANG = 180
 class Server:
     """Serves a repository on a free port, from start until it is told to stop."""
 
-    def __init__(self, repository, *flags, environment=None, command=(BINARY,)):
+    def __init__(self, repository, *flags, environment=None, command=(BINARY,),
+                 address="127.0.0.1:0"):
         self.repository = repository
         # Not a pipe: nobody reads it while the server runs, and a full one would stop it.
         self.log = tempfile.TemporaryFile("w+")
+        self.cache = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
-            [*command, "serve", repository, "--grpc-address", "127.0.0.1:0", *flags],
+            [*command, "serve", repository, "--grpc-address", address, *flags],
             # A test's own flag goes before it. REST has the same port.
-            env={**os.environ, "JITNEY_HTTP_ADDRESS": "127.0.0.1:0", "JITNEY_LAME_DUCK_MS": "0",
-                 "JITNEY_METRICS_ADDRESS": "off", **(environment or {})},
+            env={**os.environ, "JITNEY_HTTP_ADDRESS": address, "JITNEY_LAME_DUCK_MS": "0",
+                 "JITNEY_METRICS_ADDRESS": "off", "JITNEY_CACHE_DIR": self.cache.name,
+                 **(environment or {})},
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.said = []
         lines = queue.Queue()

@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import socket
+import socketserver
 import subprocess
+import threading
 import time
 
 import numpy
@@ -299,3 +302,64 @@ def test_serves_from_webdav(bucket, serve):
             answers(client, "1")
             put(bucket, "m/2/model.onnx")
             until("version 2", lambda: client.is_model_ready("m", "2"))
+
+
+class Stall:
+    """Between a server and its store: lets half of one object through, and the rest when it is opened."""
+
+    def __init__(self, store, path, most):
+        self.opened = threading.Event()
+        self.stalled = threading.Event()
+        host, port = store.address.split(":")
+        stall = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                with socket.create_connection((host, int(port))) as behind:
+                    asked = [False]
+                    threading.Thread(target=self.forward, args=[behind, asked], daemon=True).start()
+                    came = 0
+                    while piece := behind.recv(4096):
+                        came += len(piece)
+                        if asked[0] and came > most:
+                            stall.stalled.set()
+                            stall.opened.wait(HANG)
+                        self.request.sendall(piece)
+
+            def forward(self, behind, asked):
+                while piece := self.request.recv(65536):
+                    # A later request of the same connection counts from here.
+                    asked[0] = asked[0] or path.encode() in piece
+                    behind.sendall(piece)
+
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = "127.0.0.1:%d" % self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_a_store_that_stalls_keeps_nobody_from_probing_and_is_told(bucket, store, serve):
+    put(bucket, "m/1/model.onnx")
+    put(bucket, "m/1/weights.bin", bytes(1_000_000))
+    put(bucket, "other/1/model.onnx")
+    stall = Stall(store, "weights.bin", 400_000)
+    store.address = stall.address
+    with serve(control="explicit") as server, server.client() as client, \
+            server.client() as other:
+        load = threading.Thread(target=client.load_model, args=["m"])
+        load.start()
+        assert stall.stalled.wait(HANG)
+
+        def told():
+            index = other.get_model_repository_index().models
+            return [(entry.state, entry.reason) for entry in index if entry.name == "m"]
+
+        until("bytes of bytes", lambda: told()[0][1].startswith("fetching, 0."))
+        [(state, reason)] = told()
+        assert state == "LOADING" and "of 1.0 MB" in reason and "% done" in reason
+        assert other.is_server_live() and other.is_server_ready()
+        other.load_model("other")
+        assert other.is_model_ready("other")
+        stall.opened.set()
+        load.join(HANG)
+        answers(client, "1")

@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )] // all of this is a test, helpers too
 
+mod age;
 mod alignment;
 mod batch;
 mod cache;
@@ -20,6 +21,7 @@ mod corpora;
 mod deadline;
 mod ensemble;
 mod fault;
+mod graphs;
 mod http;
 mod limits;
 mod load;
@@ -34,6 +36,7 @@ mod padding;
 mod pbtxt;
 mod poison;
 mod profile;
+mod progress;
 mod pushed;
 mod ragged;
 mod receiver;

@@ -16,6 +16,7 @@ use jitney::proto::{
 };
 use jitney::server::Server;
 use jitney::serving::Version;
+use tempfile::TempDir;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
@@ -51,6 +52,7 @@ pub(crate) struct Node {
     pub(crate) server: Server,
     repository: PathBuf,
     channel: Channel,
+    _cache: TempDir,
 }
 
 impl Node {
@@ -61,7 +63,15 @@ impl Node {
 
     /// Serves `repository` with these settings, and waits for every model to have been tried.
     pub(crate) async fn with(repository: &Path, settings: RawServer) -> Self {
-        let server = Self::server(repository, settings).await;
+        let node = Self::starting(repository, settings).await;
+        within("the server starts", node.server.started()).await;
+        node
+    }
+
+    /// The same, while its models load.
+    pub(crate) async fn starting(repository: &Path, settings: RawServer) -> Self {
+        let cache = TempDir::new().unwrap();
+        let server = Self::begin(repository, settings, cache.path()).await;
         let address = format!("http://{}", server.address());
         let channel = Endpoint::from_shared(address).unwrap();
         let channel = within("connecting", channel.connect()).await.unwrap();
@@ -69,14 +79,23 @@ impl Node {
             server,
             repository: repository.to_owned(),
             channel,
+            _cache: cache,
         }
     }
 
-    /// The same without a connection.
+    /// The same without a connection, when its models have been tried. What it keeps is beside them.
     pub(crate) async fn server(repository: &Path, settings: RawServer) -> Server {
+        let cache = repository.with_file_name("cache");
+        let server = Self::begin(repository, settings, &cache).await;
+        within("the server starts", server.started()).await;
+        server
+    }
+
+    async fn begin(repository: &Path, settings: RawServer, cache: &Path) -> Server {
         let settings = RawServer {
             repository: Some(repository.to_owned()),
             grpc_address: Some("127.0.0.1:0".to_owned()),
+            cache_dir: settings.cache_dir.or(Some(cache.to_owned())),
             // The same port.
             http_address: settings.http_address.or(Some("127.0.0.1:0".to_owned())),
             metrics_address: settings.metrics_address.or(Some("off".to_owned())),
@@ -84,9 +103,7 @@ impl Node {
             ..settings
         };
         let config = settings.resolve().unwrap_or_else(|error| panic!("{error}"));
-        let server = Server::start(config).await.unwrap();
-        within("the server starts", server.started()).await;
-        server
+        Server::start(config).await.unwrap()
     }
 
     pub(crate) fn repository(&self) -> &Path {
@@ -148,13 +165,7 @@ impl Node {
     }
 
     pub(crate) async fn load(&self, model: &str) -> Result<(), Status> {
-        let request = RepositoryModelLoadRequest {
-            model_name: model.to_owned(),
-            ..RepositoryModelLoadRequest::default()
-        };
-        let mut client = self.client();
-        let answer = client.repository_model_load(request);
-        within("a load", answer).await.map(|_| ())
+        load(self.client(), model).await
     }
 
     pub(crate) async fn unload(&self, model: &str) -> Result<(), Status> {
@@ -240,6 +251,16 @@ pub(crate) async fn infer(
 ) -> Result<ModelInferResponse, Status> {
     let answer = within("an answer", client.model_infer(request)).await?;
     Ok(answer.into_inner())
+}
+
+/// One load, in a form that can be spawned.
+pub(crate) async fn load(mut client: Client, model: &str) -> Result<(), Status> {
+    let request = RepositoryModelLoadRequest {
+        model_name: model.to_owned(),
+        ..RepositoryModelLoadRequest::default()
+    };
+    let answer = client.repository_model_load(request);
+    within("a load", answer).await.map(|_| ())
 }
 
 fn onnxruntime() -> PathBuf {

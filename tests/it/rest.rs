@@ -353,10 +353,13 @@ async fn a_model_that_is_there_but_does_not_serve_is_not_ready() {
     let mut wire = wire(&node).await;
     let answer = wire.ask(get("/v2/models/broken/ready")).await;
     assert_eq!(answer.status, 503);
+    let said = answer.json();
     assert_eq!(
-        answer.json(),
-        serde_json::json!({"name": "broken", "ready": false})
+        (&said["name"], &said["ready"]),
+        (&"broken".into(), &false.into())
     );
+    let reason = said["reason"].as_str().unwrap();
+    assert!(reason.contains("broken/1/model.onnx"), "{reason}");
     assert_eq!(wire.ask(get("/v2/models/broken")).await.status, 503);
     assert_eq!(wire.ask(get("/v2/models/nowhere/ready")).await.status, 404);
 }

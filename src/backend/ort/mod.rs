@@ -4,6 +4,7 @@
 
 mod element;
 mod executor;
+mod graphs;
 mod library;
 mod providers;
 mod shared;
@@ -15,12 +16,14 @@ use std::sync::Arc;
 use ::ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ::ort::session::{RunOptions, Session};
 
+pub use graphs::GraphCache;
 pub use library::{Library, LibraryError};
 
 use super::{Artifact, Backend, Executor, LoadError, Placement, Weights};
 use crate::device::DeviceId;
 use crate::model::{BackendPolicy, ModelPolicy, OnnxRuntimePolicy, OptimizationLevel};
 use executor::OrtExecutor;
+use graphs::Kept;
 use providers::ComputeStream;
 use shared::SharedSession;
 
@@ -28,12 +31,18 @@ use shared::SharedSession;
 #[derive(Clone, Debug)]
 pub struct OrtBackend {
     library: Arc<Library>,
+    graphs: Option<GraphCache>,
 }
 
 impl OrtBackend {
-    /// A backend that uses this library.
-    pub fn new(library: Arc<Library>) -> Self {
-        Self { library }
+    /// A backend that uses this library, and keeps what it makes of models there.
+    pub fn new(library: Arc<Library>, graphs: Option<GraphCache>) -> Self {
+        Self { library, graphs }
+    }
+
+    /// What the library says of itself.
+    pub fn about(&self) -> &'static str {
+        self.library.about()
     }
 
     fn session(
@@ -57,22 +66,36 @@ impl OrtBackend {
             device: id.to_string(),
             reason,
         };
-        let builder = Session::builder(self.library.environment())
-            .map_err(|error| model_error(error.to_string()))?;
-        let mut builder = options(builder, policy, placement.threads).map_err(model_error)?;
-        if let Some(prefix) = profile {
-            let profiling = builder.with_profiling(prefix);
-            builder = profiling.map_err(|error| model_error(error.to_string()))?;
-        }
-        let mut builder =
-            providers::register(builder, id, policy, stream).map_err(provider_error)?;
-        builder.commit_from_file(&artifact.file).map_err(|error| {
-            // A provider that cannot start says so only here.
-            match id {
-                DeviceId::Cuda(_) => provider_error(providers::explain(error.message())),
-                _ => model_error(error.message().to_owned()),
+        let device = format!("{} {:?}", placement.device.name(), placement.device.uuid());
+        let about = self.about();
+        let engines = self.graphs.as_ref();
+        let engines = engines.and_then(|it| it.engines(artifact, &device, policy, about));
+        let builder = || -> Result<SessionBuilder, LoadError> {
+            let builder = Session::builder(self.library.environment())
+                .map_err(|error| model_error(error.to_string()))?;
+            let mut builder = options(builder, policy, placement.threads).map_err(model_error)?;
+            if let Some(prefix) = profile {
+                let profiling = builder.with_profiling(prefix);
+                builder = profiling.map_err(|error| model_error(error.to_string()))?;
             }
-        })
+            providers::register(builder, id, policy, stream, engines.as_deref())
+                .map_err(provider_error)
+        };
+        let graphs = self.graphs.as_ref().filter(|_| profile.is_none());
+        if let Some(kept) = graphs.and_then(|it| it.graph(artifact, id, policy, about))
+            && let Some(session) = from_kept(&kept, artifact, &builder)?
+        {
+            return Ok(session);
+        }
+        builder()?
+            .commit_from_file(&artifact.file)
+            .map_err(|error| {
+                // A provider that cannot start says so only here.
+                match id {
+                    DeviceId::Cuda(_) => provider_error(providers::explain(error.message())),
+                    _ => model_error(error.message().to_owned()),
+                }
+            })
     }
 
     /// An executor with a session of its own.
@@ -94,6 +117,36 @@ impl OrtBackend {
         };
         executor.map(Box::new)
     }
+}
+
+/// A session of the graph that is kept, or of the model while its graph is kept. None if neither works:
+/// then the model by itself may, or says why not.
+fn from_kept(
+    kept: &Kept<'_>,
+    artifact: &Artifact,
+    builder: &dyn Fn() -> Result<SessionBuilder, LoadError>,
+) -> Result<Option<Session>, LoadError> {
+    if let Some(path) = kept.find() {
+        // It has been optimized.
+        let plain = builder()?.with_optimization_level(GraphOptimizationLevel::Disable);
+        if let Ok(mut plain) = plain {
+            match plain.commit_from_file(&path) {
+                Ok(session) => return Ok(Some(session)),
+                Err(error) => kept.refuse(&path, error.message()),
+            }
+        }
+    }
+    let Ok(draft) = kept.draft() else {
+        return Ok(None);
+    };
+    let Ok(mut writes) = builder()?.with_optimized_model_path(&draft.0) else {
+        return Ok(None);
+    };
+    let session = writes.commit_from_file(&artifact.file).ok();
+    if session.is_some() {
+        kept.keep(&draft);
+    }
+    Ok(session)
 }
 
 /// What `model.toml` says of the session, whatever the device.

@@ -3,6 +3,8 @@
 //! Options are handed on as `model.toml` has them; their names are in ONNX Runtime's documentation
 //! of each provider (<https://onnxruntime.ai/docs/execution-providers>).
 
+use std::path::Path;
+
 use ::ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ::ort::session::builder::SessionBuilder;
 
@@ -16,6 +18,7 @@ pub(super) fn register(
     device: DeviceId,
     policy: &OnnxRuntimePolicy,
     stream: Option<&ComputeStream>,
+    engines: Option<&Path>,
 ) -> Result<SessionBuilder, String> {
     let host = policy.arena.map(|arena| {
         let provider = ep::CPU::default().with_arena_allocator(arena);
@@ -35,7 +38,7 @@ pub(super) fn register(
     let number = i32::try_from(number).unwrap_or(i32::MAX);
     let mut providers = Vec::new();
     if let Some(options) = &policy.tensorrt {
-        providers.push(tensorrt(number, options, stream)?);
+        providers.push(tensorrt(number, &with_engines(options, engines), stream)?);
     }
     providers.push(cuda(number, &policy.cuda, stream)?);
     providers.extend(host);
@@ -76,6 +79,22 @@ fn tensorrt(
         provider = provider.with_arbitrary_config(key, value);
     }
     Ok(provider.build().error_on_failure())
+}
+
+/// TensorRT's options, which say where engines are kept if they did not: the names are in ONNX Runtime's
+/// documentation of the provider, and have not been run with one here.
+fn with_engines(options: &[(String, String)], engines: Option<&Path>) -> Vec<(String, String)> {
+    let mut all = options.to_vec();
+    let Some(folder) = engines.and_then(Path::to_str) else {
+        return all;
+    };
+    for cache in ["trt_engine_cache", "trt_timing_cache"] {
+        if !options.iter().any(|(key, _)| key.starts_with(cache)) {
+            all.push((format!("{cache}_enable"), "1".to_owned()));
+            all.push((format!("{cache}_path"), folder.to_owned()));
+        }
+    }
+    all
 }
 
 /// What a session cannot do for several threads at once: TensorRT has one context for each session,
@@ -195,6 +214,26 @@ mod tests {
         policy.cuda.clear();
         policy.tensorrt = Some(Vec::new());
         assert!(check_shared(&policy).is_err());
+    }
+
+    #[test]
+    fn engines_are_kept_where_the_model_does_not_say() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let own = [pair("trt_engine_cache_enable", "0")];
+        assert_eq!(with_engines(&own, None), own);
+        let expected = [
+            pair("trt_engine_cache_enable", "0"),
+            pair("trt_timing_cache_enable", "1"),
+            pair("trt_timing_cache_path", "/cache"),
+        ];
+        assert_eq!(with_engines(&own, Some(Path::new("/cache"))), expected);
+        let expected = [
+            pair("trt_engine_cache_enable", "1"),
+            pair("trt_engine_cache_path", "/cache"),
+            pair("trt_timing_cache_enable", "1"),
+            pair("trt_timing_cache_path", "/cache"),
+        ];
+        assert_eq!(with_engines(&[], Some(Path::new("/cache"))), expected);
     }
 
     #[test]

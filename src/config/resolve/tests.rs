@@ -68,11 +68,14 @@ fn defaults() -> ServerConfig {
         max_connections: 10_000,
         max_requests: 8_192,
         max_in_flight_bytes: 1_073_741_824,
+        graph_cache_bytes: 0,
         device_memory_bytes: None,
         unload_least_used: false,
         max_uploaded_bytes: 1_073_741_824,
         max_stream_requests: 64,
         read_timeout: Duration::from_millis(30_000),
+        max_connection_age: Some(Duration::from_secs(1_800)),
+        max_connection_age_grace: None,
         cors_origins: Vec::new(),
         forward_headers: Vec::new(),
         shared_memory: SharedMemoryPolicy {
@@ -145,9 +148,12 @@ max_requests = 6
 max_in_flight_bytes = 4_096
 max_stream_requests = 7
 max_uploaded_bytes = 8
+graph_cache_bytes = 9
 device_memory_bytes = 5
 unload_least_used = true
 read_timeout_ms = 100
+max_connection_age_ms = "off"
+max_connection_age_grace_ms = 100.5
 cors_origin = ["https://example.com:8443", "*"]
 forward_headers = ["timeout", "priority"]
 shared_memory_prefix = "/dev/shm/x-"
@@ -220,11 +226,14 @@ trace_settings = false
         max_connections: 5,
         max_requests: 6,
         max_in_flight_bytes: 4_096,
+        graph_cache_bytes: 9,
         device_memory_bytes: Some(5),
         unload_least_used: true,
         max_uploaded_bytes: 8,
         max_stream_requests: 7,
         read_timeout: Duration::from_millis(100),
+        max_connection_age: None,
+        max_connection_age_grace: Some(Duration::from_micros(100_500)),
         cors_origins: vec!["https://example.com:8443".to_owned(), "*".to_owned()],
         forward_headers: vec!["timeout", "priority"],
         shared_memory: SharedMemoryPolicy {

@@ -10,7 +10,7 @@ use super::asked::Asked;
 use super::version::{Serving, device_seconds};
 use crate::clock::Moment;
 use crate::device::SharedDevice;
-use crate::serving::{IndexEntry, Version};
+use crate::serving::{IndexEntry, LoadProgress, Version};
 use crate::telemetry::{Load, milliseconds};
 
 /// The server as it is at this moment.
@@ -63,9 +63,33 @@ struct Model {
     version: Option<u64>,
     state: &'static str,
     reason: String,
+    /// If it is being loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loading: Option<Loading>,
     /// If it serves.
     #[serde(flatten)]
     serving: Option<Serving>,
+}
+
+/// How far a load is.
+#[derive(Serialize)]
+struct Loading {
+    phase: &'static str,
+    /// The share that is done, and what is left by estimate, where that is known.
+    done_ratio: Option<f64>,
+    left_ms: Option<f64>,
+    took_ms: f64,
+}
+
+impl Loading {
+    fn told(progress: &LoadProgress) -> Self {
+        Self {
+            phase: progress.phase.name(),
+            done_ratio: progress.share,
+            left_ms: progress.left.map(milliseconds),
+            took_ms: milliseconds(progress.took),
+        }
+    }
 }
 
 impl ServerState {
@@ -122,6 +146,7 @@ impl Model {
         });
         Self {
             serving: version.map(|version| Serving::told(version, view, asked.points, load)),
+            loading: entry.progress.as_ref().map(Loading::told),
             model: entry.model.to_string(),
             version: entry.version,
             state: entry.state.name(),

@@ -24,9 +24,18 @@ pub(super) async fn server_live() -> Answer {
 }
 
 pub(super) async fn server_ready(State(rest): State<Rest>) -> Answer {
-    let said = rest.api.server_ready();
-    let body = document("inference.ServerReadyResponse", &said)?;
-    Ok((readiness(said.ready), body).into_response())
+    #[derive(Serialize)]
+    struct ServerReady {
+        ready: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+    let ready = rest.api.server_ready().ready;
+    let said = ServerReady {
+        ready,
+        reason: (!ready).then(|| rest.api.why_not_ready()),
+    };
+    Ok((readiness(ready), plain(&said)).into_response())
 }
 
 pub(super) async fn model_ready(State(rest): State<Rest>, named: Named) -> Answer {
@@ -34,18 +43,22 @@ pub(super) async fn model_ready(State(rest): State<Rest>, named: Named) -> Answe
     struct ModelReady {
         name: String,
         ready: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     }
     let asked = ModelReadyRequest {
         name: named.model,
         version: named.version,
     };
     let ready = rest.api.model_ready(&asked).ready;
-    if !ready {
-        rest.api.is_known(&asked.name, &asked.version)?;
-    }
+    let reason = match ready {
+        true => None,
+        false => rest.api.why_no_answer(&asked.name, &asked.version)?,
+    };
     let said = ModelReady {
         name: asked.name,
         ready,
+        reason,
     };
     Ok((readiness(ready), plain(&said)).into_response())
 }

@@ -17,6 +17,7 @@ use super::desk::Place;
 use super::digest::Digest;
 use super::error::{RemoteError, at};
 use super::object::Object;
+use crate::repository::Fetched;
 
 /// Pieces of an object that wait to be written.
 const PIECES: usize = 16;
@@ -27,6 +28,7 @@ pub(super) async fn fetch(
     location: &Path,
     object: &Object,
     place: Arc<Place>,
+    fetched: &Fetched,
 ) -> Result<Digest, RemoteError> {
     let failed = |source| RemoteError::Store {
         url: location.to_string(),
@@ -55,8 +57,10 @@ pub(super) async fn fetch(
     });
     let mut stream = got.into_stream();
     while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(failed)?;
+        fetched.came(piece.len() as u64);
         // A writer that has failed says why.
-        if sender.send(piece.map_err(failed)?).await.is_err() {
+        if sender.send(piece).await.is_err() {
             break;
         }
     }

@@ -18,7 +18,7 @@ use super::state::State;
 use super::taking::FETCHES;
 use super::{RemoteError, RemoteSettings, pace, store};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
-use crate::repository::{Fingerprint, ModelFolder, RepositoryError};
+use crate::repository::{Fetched, Fingerprint, ModelFolder, RepositoryError};
 
 /// Between looks at the start, where nothing has to rest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -195,11 +195,11 @@ impl Mirror {
 
     /// Takes what rests of a model, if it is not what was taken last. If that fails, what was taken
     /// last stays.
-    pub(crate) async fn bring(&self, model: &str) -> Result<(), RemoteError> {
+    pub(crate) async fn bring(&self, model: &str, fetched: &Fetched) -> Result<(), RemoteError> {
         let Some(objects) = self.wanted(model)? else {
             return Ok(());
         };
-        let taken = self.take(model, objects).await;
+        let taken = self.take(model, objects, fetched).await;
         let mut state = self.state();
         // It may be gone meanwhile.
         let Some(known) = state.models.get_mut(model) else {

@@ -15,7 +15,7 @@ use super::object::{Object, Unit};
 use super::record::{Entry, Record};
 use super::state::Taken;
 use crate::model::{BackendPolicy, ModelPolicy};
-use crate::repository::ModelFolder;
+use crate::repository::{Fetched, ModelFolder};
 
 /// Objects that are fetched at the same time, of all models together.
 pub(super) const FETCHES: usize = 8;
@@ -28,13 +28,14 @@ impl Mirror {
         &self,
         model: &str,
         objects: Vec<Object>,
+        fetched: &Fetched,
     ) -> Result<Taken, RemoteError> {
         let known = self.digests(model);
         let (root, versions): (Vec<Object>, Vec<Object>) = objects
             .iter()
             .cloned()
             .partition(|object| object.unit() == Unit::Root);
-        let mut made = self.gather(model, root, &known).await?;
+        let mut made = self.gather(model, root, &known, fetched).await?;
         let policy = self.policy(model, &made).await?;
         let there = whole(&versions, policy.as_ref());
         if there.is_empty() {
@@ -49,7 +50,8 @@ impl Mirror {
             Unit::Version(version) => chosen.contains(&version),
             Unit::Root => false,
         });
-        made.extend(self.gather(model, wanted.collect(), &known).await?);
+        let wanted = wanted.collect();
+        made.extend(self.gather(model, wanted, &known, fetched).await?);
         self.keep(model, objects, made, there).await
     }
 
@@ -72,6 +74,7 @@ impl Mirror {
         model: &str,
         objects: Vec<Object>,
         known: &HashMap<Object, Digest>,
+        fetched: &Fetched,
     ) -> Result<Vec<Made>, RemoteError> {
         let wanted = objects.into_iter().map(|object| {
             let digest = known.get(&object).cloned();
@@ -84,6 +87,7 @@ impl Mirror {
         }
         let guard = self.cache.enter(self.clock.as_ref()).await?;
         let sizes: Vec<u64> = missing.iter().map(|object| object.size).collect();
+        fetched.expect(sizes.iter().sum());
         let reserve = move |cache: &Cache| cache.reserve(&guard, &sizes);
         let places = self.blocking(reserve).await?;
         let fetches = missing
@@ -95,7 +99,7 @@ impl Mirror {
                 // It is never closed.
                 let _one = self.fetches.acquire().await;
                 let copy = Arc::clone(&place);
-                let digest = fetch(self.store.as_ref(), &location, &object, copy).await?;
+                let digest = fetch(self.store.as_ref(), &location, &object, copy, fetched).await?;
                 let path = object.path;
                 Ok::<_, RemoteError>(Made {
                     path,

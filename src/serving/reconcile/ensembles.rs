@@ -46,13 +46,17 @@ impl Parts {
 impl Reconciler {
     /// The models that this one is made of, each after its own. What a store has can be read once it is
     /// here, so that ensembles of ensembles are found one storey after the other.
-    pub(super) async fn needs(&self, model: &str) -> Result<Vec<String>, RepositoryError> {
+    pub(super) async fn needs(
+        &self,
+        model: &str,
+        progress: &Progress,
+    ) -> Result<Vec<String>, RepositoryError> {
         let mut brought: Vec<String> = Vec::new();
         let mut next = vec![model.to_owned()];
         while !next.is_empty() {
             for part in &next {
                 // Why it cannot be brought is said when it is loaded.
-                let _ = self.repository.bring(part).await;
+                let _ = self.repository.bring(part, &progress.fetched).await;
             }
             brought.append(&mut next);
             next = self.needs_here(model).await?;
@@ -78,8 +82,9 @@ impl Reconciler {
             return;
         }
         // Why it fails is said in the index, in the log, and by the ensemble.
+        let load = self.catalog.begin(part, &self.loader.clock);
         let _ = self
-            .bring_up_itself(part, Ok(()), Supplied::default())
+            .bring_up_itself(part, Ok(()), Supplied::default(), &load.progress)
             .await;
     }
 

@@ -97,7 +97,9 @@ function fillRow(row, model) {
   if (keyOf(model) === selected) row.setAttribute("aria-current", "true");
   else row.removeAttribute("aria-current");
   if (!model.inputs) {
-    say(row.children[2], model.reason);
+    const share = model.loading?.done_ratio;
+    if (share == null) say(row.children[2], model.reason);
+    else row.children[2].replaceChildren(meter("Loaded", share, model.reason));
     return;
   }
   const { recent, capacity } = model;

@@ -161,7 +161,7 @@ async fn settle(mirror: &Mirror) {
 }
 
 async fn folder(mirror: &Mirror, model: &str) -> ModelFolder {
-    mirror.bring(model).await.unwrap();
+    mirror.bring(model, &Fetched::default()).await.unwrap();
     mirror.read(model).unwrap().unwrap()
 }
 
@@ -231,7 +231,11 @@ async fn a_version_whose_model_is_still_missing_is_none() {
     let mirror = world.server();
     settle(&mirror).await;
     assert_eq!(folder(&mirror, "m").await.versions(), [1]);
-    let told = mirror.bring("n").await.unwrap_err().to_string();
+    let told = mirror
+        .bring("n", &Fetched::default())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         told.contains("no version of \"n\" has its model.onnx"),
         "{told}"
@@ -251,7 +255,11 @@ async fn what_was_taken_stays_as_it_is_for_whoever_holds_it() {
     world.store.write("at/m/1/model.onnx", "new").await;
     settle(&mirror).await;
     // The cache has no room for both while the old one is held.
-    let told = mirror.bring("m").await.unwrap_err().to_string();
+    let told = mirror
+        .bring("m", &Fetched::default())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(told.contains("cache_bytes is 3"), "{told}");
     assert_eq!(content(&old, "1/model.onnx"), "old");
     let mirror = world.server_with(6, 100);
@@ -270,8 +278,8 @@ async fn what_is_released_makes_room() {
     }
     let mirror = world.server_with(1, 100);
     settle(&mirror).await;
-    mirror.bring("m").await.unwrap();
-    mirror.bring("n").await.unwrap_err();
+    mirror.bring("m", &Fetched::default()).await.unwrap();
+    mirror.bring("n", &Fetched::default()).await.unwrap_err();
     mirror.release("m");
     assert_eq!(content(&folder(&mirror, "n").await, "1/model.onnx"), "n");
     mirror.release("n");
@@ -426,7 +434,7 @@ async fn what_changes_between_the_look_and_the_fetch_is_not_taken() {
     let mirror = world.server();
     settle(&mirror).await;
     world.store.write("at/m/1/model.onnx", "new").await;
-    mirror.bring("m").await.unwrap_err();
+    mirror.bring("m", &Fetched::default()).await.unwrap_err();
     assert!(mirror.read("m").is_none());
     // It is not tried at every look.
     assert!(!mirror.is_due("m"));
@@ -443,7 +451,7 @@ async fn a_wrong_configuration_is_taken_to_be_explained() {
     world.store.write("at/m/1/model.onnx", "m").await;
     let mirror = world.server();
     settle(&mirror).await;
-    mirror.bring("m").await.unwrap();
+    mirror.bring("m", &Fetched::default()).await.unwrap();
     let told = mirror.read("m").unwrap().unwrap_err().to_string();
     assert!(told.contains("m/model.toml:1: weight"), "{told}");
 }
@@ -455,7 +463,7 @@ async fn an_object_that_is_file_and_folder_at_once_is_refused() {
     world.store.write("at/m/1/a/model.onnx", "below it").await;
     let mirror = world.server();
     settle(&mirror).await;
-    mirror.bring("m").await.unwrap_err();
+    mirror.bring("m", &Fetched::default()).await.unwrap_err();
     assert!(mirror.read("m").is_none());
 }
 
