@@ -37,6 +37,8 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
         fail_every: count(table, "fail_every"),
         panic_every: count(table, "panic_every"),
         panic_on: table.value("panic_on", Number),
+        abort_on: table.value("abort_on", Number),
+        hang_on: table.value("hang_on", Number),
         lost_while_exists: table.value("lost_while_exists", Text).map(PathBuf::from),
         waits_while_exists: table.value("waits_while_exists", Text).map(PathBuf::from),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::breaker::{Breaker, BreakerPolicy};
 use super::budget::{Budget, Claim, OverBudget};
 use super::cache::{Cached, ResponseCache};
 use super::catalog::Version;
@@ -27,8 +28,7 @@ use super::stacking::Stacking;
 use super::stateful::{self, Stateful};
 use super::statistics::Ledger;
 use super::trial::{GUESS, Trial, Verdict};
-use crate::backend::ort::OrtBackend;
-use crate::backend::simulated::SimulatedBackend;
+use super::watchdog::Watchdog;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::{Inventory, Unavailable};
@@ -76,9 +76,20 @@ pub(super) enum LoadFailure {
 #[derive(Clone)]
 pub struct Backends {
     /// ONNX Runtime.
-    pub onnx_runtime: Arc<OrtBackend>,
+    pub onnx_runtime: Arc<dyn Backend>,
     /// The simulation.
-    pub simulated: Arc<SimulatedBackend>,
+    pub simulated: Arc<dyn Backend>,
+}
+
+/// How far what goes wrong may go.
+#[derive(Clone, Debug, Default)]
+pub struct Containment {
+    /// How long a run may take where a model does not say; none: for ever.
+    pub executor_timeout: Option<Duration>,
+    /// When a version whose workers die is left alone.
+    pub breaker: BreakerPolicy,
+    /// Looks after executors in threads of this process.
+    pub watchdog: Arc<Watchdog>,
 }
 
 /// Loads versions. Blocks; for minutes if need be.
@@ -90,6 +101,7 @@ pub struct Loader {
     pub(super) budget: Arc<Budget>,
     responses: Option<Arc<ResponseCache>>,
     limiter: Option<Arc<Limiter>>,
+    containment: Containment,
 }
 
 /// A model on a device, not yet serving.
@@ -174,7 +186,15 @@ impl Loader {
             budget: Budget::new(device_memory_bytes),
             responses: None,
             limiter: None,
+            containment: Containment::default(),
         }
+    }
+
+    /// Keeps what goes wrong within these bounds.
+    #[must_use]
+    pub fn with_containment(mut self, containment: Containment) -> Self {
+        self.containment = containment;
+        self
     }
 
     /// Has the models that want it keep their answers here.
@@ -198,7 +218,8 @@ impl Loader {
         let placements = self.placer.placements(artifact, &room)?;
         room.expect(&expected(artifact, &placements, backend.as_ref()))?;
         let stakes = self.stakes(&placements)?;
-        for ((placement, group), stake) in placements.into_iter().zip(stakes) {
+        for ((mut placement, group), stake) in placements.into_iter().zip(stakes) {
+            placement.device = backend.device(placement.device);
             let site = Arc::new(Site::new(Arc::clone(&backend), artifact, placement));
             for _ in 0..group.count {
                 instances.push(Loaded {
@@ -217,6 +238,10 @@ impl Loader {
             let executor = instance.made.executor.as_mut();
             instance.times = warm(executor, &plan, self.clock.as_ref())?;
             rehearse(executor, &plan)?;
+            // What a warm-up that nobody asked for does to it is no reason to refuse a model, but this is.
+            if let Some(death) = instance.site.death() {
+                return Err(LoadError::Died(death).into());
+            }
         }
         if self.budget.is_limited() {
             run_together(&mut instances, &plan, self.clock.as_ref());
@@ -380,7 +405,9 @@ impl Loader {
             instances,
             Arc::clone(&self.clock),
             self.changes.clone(),
+            Breaker::new(self.containment.breaker),
         );
+        self.containment.watchdog.add(&lane);
         let queue = &artifact.policy.queue;
         lane.bound(Levels::new(queue));
         for (group, load, took) in times {
@@ -456,7 +483,7 @@ impl Loader {
             let _ = warm(made.executor.as_mut(), &again, clock.as_ref());
             Ok(made.executor)
         };
-        Instance::new(
+        let mut instance = Instance::new(
             name,
             berth,
             made.executor,
@@ -464,7 +491,11 @@ impl Loader {
             Arc::clone(&plan.stacking),
             Arc::clone(ledger),
             Arc::clone(&self.clock),
-        )
+        );
+        let own = plan.artifact.policy.executor_timeout;
+        let longest = own.or(self.containment.executor_timeout);
+        instance.bound(longest.filter(|longest| !longest.is_zero()));
+        instance
     }
 }
 

@@ -1,0 +1,81 @@
+//! `jitney worker`: a process that runs a model for a server, which started it. Not for people.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use crate::backend::Backend;
+use crate::backend::ort::{Library, OrtBackend};
+use crate::backend::process::{Equipment, serve};
+use crate::backend::simulated::SimulatedBackend;
+use crate::clock::MonotonicClock;
+use crate::config::read_model_policy;
+use crate::device::{DeviceId, HostDevice, Inventory, SharedDevice, SimulatedDevices};
+use crate::model::{BackendPolicy, DeviceChoice, ModelPolicy};
+
+/// Runs a model for the server at the other end of its standard input.
+#[derive(Debug, clap::Args)]
+pub(super) struct Worker {
+    /// Shared library of ONNX Runtime.
+    #[arg(long)]
+    onnxruntime: PathBuf,
+    /// Which log lines are written.
+    #[arg(long, default_value = "info")]
+    log: String,
+    /// How they are written.
+    #[arg(long, default_value = "text")]
+    log_format: String,
+}
+
+static SIMULATED: LazyLock<Arc<SimulatedDevices>> = LazyLock::new(Arc::default);
+
+impl Worker {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        super::log(&self.log, self.log_format == "json")?;
+        let lifeline = std::io::stdin().as_fd().try_clone_to_owned()?;
+        serve(
+            lifeline,
+            Equipment {
+                read,
+                backend,
+                device,
+                onnxruntime: self.onnxruntime,
+            },
+        );
+        Ok(())
+    }
+}
+
+fn read(source: &str) -> Result<ModelPolicy, String> {
+    let file = std::path::Path::new("model.toml");
+    read_model_policy(file, source).map_err(|report| report.to_string())
+}
+
+fn backend(equipment: &Equipment, policy: &ModelPolicy) -> Result<Arc<dyn Backend>, String> {
+    match policy.backend {
+        BackendPolicy::OnnxRuntime(_) => {
+            let library = Library::load(&equipment.onnxruntime);
+            let library = library.map_err(|error| error.to_string())?;
+            Ok(Arc::new(OrtBackend::new(library)))
+        }
+        BackendPolicy::Simulated(_) => {
+            let clock = Arc::new(MonotonicClock::start());
+            Ok(Arc::new(SimulatedBackend::new(clock, SIMULATED.clone())))
+        }
+    }
+}
+
+/// GPUs are looked for only where one is needed: that alone takes memory of theirs.
+fn device(id: DeviceId) -> Result<SharedDevice, String> {
+    match id {
+        DeviceId::Cpu => Ok(Arc::new(HostDevice::detect())),
+        DeviceId::Simulated(number) => Ok(SIMULATED.get(number)),
+        DeviceId::Cuda(number) => {
+            let choice = DeviceChoice::Cuda(number);
+            let found = Inventory::detect().choose(&choice, &choice);
+            let found = found.map_err(|error| error.to_string())?;
+            let first = found.into_iter().next();
+            first.ok_or_else(|| format!("there is no cuda:{number}"))
+        }
+    }
+}
