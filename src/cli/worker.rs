@@ -1,8 +1,8 @@
 //! `jitney worker`: a process that runs a model for a server, which started it. Not for people.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::backend::ort::{Library, OrtBackend};
@@ -27,55 +27,56 @@ pub(super) struct Worker {
     log_format: String,
 }
 
-static SIMULATED: LazyLock<Arc<SimulatedDevices>> = LazyLock::new(Arc::default);
-
 impl Worker {
     pub(super) fn run(self) -> anyhow::Result<()> {
         super::log(&self.log, self.log_format == "json")?;
         let lifeline = std::io::stdin().as_fd().try_clone_to_owned()?;
-        serve(
-            lifeline,
-            Equipment {
-                read,
-                backend,
-                device,
-                onnxruntime: self.onnxruntime,
-            },
-        );
+        let equipped = Equipped {
+            onnxruntime: self.onnxruntime,
+            simulated: Arc::default(),
+        };
+        serve(lifeline, equipped);
         Ok(())
     }
 }
 
-fn read(source: &str) -> Result<ModelPolicy, String> {
-    let file = std::path::Path::new("model.toml");
-    read_model_policy(file, source).map_err(|report| report.to_string())
+struct Equipped {
+    onnxruntime: PathBuf,
+    simulated: Arc<SimulatedDevices>,
 }
 
-fn backend(equipment: &Equipment, policy: &ModelPolicy) -> Result<Arc<dyn Backend>, String> {
-    match policy.backend {
-        BackendPolicy::OnnxRuntime(_) => {
-            let library = Library::load(&equipment.onnxruntime);
-            let library = library.map_err(|error| error.to_string())?;
-            Ok(Arc::new(OrtBackend::new(library)))
-        }
-        BackendPolicy::Simulated(_) => {
-            let clock = Arc::new(MonotonicClock::start());
-            Ok(Arc::new(SimulatedBackend::new(clock, SIMULATED.clone())))
+impl Equipment for Equipped {
+    fn read(&self, source: &str) -> Result<ModelPolicy, String> {
+        read_model_policy(Path::new("model.toml"), source).map_err(|report| report.to_string())
+    }
+
+    fn backend(&self, policy: &ModelPolicy) -> Result<Arc<dyn Backend>, String> {
+        match policy.backend {
+            BackendPolicy::OnnxRuntime(_) => {
+                let library = Library::load(&self.onnxruntime);
+                let library = library.map_err(|error| error.to_string())?;
+                Ok(Arc::new(OrtBackend::new(library)))
+            }
+            BackendPolicy::Simulated(_) => {
+                let clock = Arc::new(MonotonicClock::start());
+                let devices = Arc::clone(&self.simulated);
+                Ok(Arc::new(SimulatedBackend::new(clock, devices)))
+            }
         }
     }
-}
 
-/// GPUs are looked for only where one is needed: that alone takes memory of theirs.
-fn device(id: DeviceId) -> Result<SharedDevice, String> {
-    match id {
-        DeviceId::Cpu => Ok(Arc::new(HostDevice::detect())),
-        DeviceId::Simulated(number) => Ok(SIMULATED.get(number)),
-        DeviceId::Cuda(number) => {
-            let choice = DeviceChoice::Cuda(number);
-            let found = Inventory::detect().choose(&choice, &choice);
-            let found = found.map_err(|error| error.to_string())?;
-            let first = found.into_iter().next();
-            first.ok_or_else(|| format!("there is no cuda:{number}"))
+    /// GPUs are looked for only where one is needed: that alone takes memory of theirs.
+    fn device(&self, id: DeviceId) -> Result<SharedDevice, String> {
+        match id {
+            DeviceId::Cpu => Ok(Arc::new(HostDevice::detect())),
+            DeviceId::Simulated(number) => Ok(self.simulated.get(number)),
+            DeviceId::Cuda(number) => {
+                let choice = DeviceChoice::Cuda(number);
+                let found = Inventory::detect().choose(&choice, &choice);
+                let found = found.map_err(|error| error.to_string())?;
+                let first = found.into_iter().next();
+                first.ok_or_else(|| format!("there is no cuda:{number}"))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! An executor whose work is done by a worker.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -215,8 +216,8 @@ impl ProcessExecutor {
     fn announce(&mut self, mappings: &[Arc<Mapping>]) -> Result<(), Death> {
         let mut new: Vec<&Arc<Mapping>> = Vec::new();
         for mapping in mappings {
-            if !self.mapped.contains_key(&mapping.id()) {
-                self.mapped.insert(mapping.id(), Arc::downgrade(mapping));
+            if let Entry::Vacant(place) = self.mapped.entry(mapping.id()) {
+                place.insert(Arc::downgrade(mapping));
                 new.push(mapping);
             }
         }

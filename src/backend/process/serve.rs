@@ -20,26 +20,20 @@ use crate::device::{DeviceId, MappedBytes, SharedDevice};
 use crate::model::ModelPolicy;
 
 /// What a worker has to load models with.
-pub struct Equipment {
+pub trait Equipment: Send + Sync + 'static {
     /// What a `model.toml` means.
-    pub read: fn(&str) -> Result<ModelPolicy, String>,
-    /// What runs such a model.
-    pub backend: fn(&Self, &ModelPolicy) -> Result<Arc<dyn Backend>, String>,
-    /// A device.
-    pub device: fn(DeviceId) -> Result<SharedDevice, String>,
-    /// ONNX Runtime's library.
-    pub onnxruntime: std::path::PathBuf,
-}
+    fn read(&self, source: &str) -> Result<ModelPolicy, String>;
 
-impl std::fmt::Debug for Equipment {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Equipment").finish_non_exhaustive()
-    }
+    /// What runs such a model.
+    fn backend(&self, policy: &ModelPolicy) -> Result<Arc<dyn Backend>, String>;
+
+    /// A device.
+    fn device(&self, id: DeviceId) -> Result<SharedDevice, String>;
 }
 
 /// Serves whoever has the other end of `lifeline` for as long as he has it; then the process ends, at
 /// once, whatever its threads do.
-pub fn serve(lifeline: OwnedFd, equipment: Equipment) {
+pub fn serve(lifeline: OwnedFd, equipment: impl Equipment) {
     // A server that is killed takes its workers with it, those that are stopped among them.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     // Where memory is short the kernel is to take a worker rather than the server.
@@ -50,7 +44,7 @@ pub fn serve(lifeline: OwnedFd, equipment: Equipment) {
         process::abort();
     }));
     let version = Arc::new(Version {
-        equipment,
+        equipment: Box::new(equipment),
         weights: Mutex::new(None),
     });
     let mut lifeline = Channel::over(lifeline);
@@ -78,7 +72,7 @@ fn end() -> ! {
 
 /// The version that all conversations are about.
 struct Version {
-    equipment: Equipment,
+    equipment: Box<dyn Equipment>,
     weights: Mutex<Option<Arc<dyn Weights>>>,
 }
 
@@ -109,9 +103,8 @@ impl Version {
     }
 
     fn prepare(&self, load: &Load) -> Result<(Arc<dyn Backend>, Artifact, Placement), String> {
-        let equipment = &self.equipment;
-        let policy = (equipment.read)(&load.policy)?;
-        let backend = (equipment.backend)(equipment, &policy)?;
+        let policy = self.equipment.read(&load.policy)?;
+        let backend = self.equipment.backend(&policy)?;
         let device = DeviceId::from(load.device.unwrap_or_default());
         let threads = load
             .threads
@@ -124,7 +117,7 @@ impl Version {
             // The server has it.
             lease: None,
         };
-        let device = (equipment.device)(device)?;
+        let device = self.equipment.device(device)?;
         Ok((backend, artifact, Placement { device, threads }))
     }
 }

@@ -249,12 +249,12 @@ impl SimulatedExecutor {
 }
 
 /// Whether the input has this number, if there is one to look for.
-fn holds(input: Option<&Input<'_>>, number: Option<f64>) -> bool {
+fn holds(input: Option<&Input<'_>>, number: Option<f32>) -> bool {
     let (Some(input), Some(number)) = (input, number) else {
         return false;
     };
     let numbers = input.data.as_chunks::<4>().0;
-    input.dtype == Dtype::Fp32 && numbers.contains(&(number as f32).to_le_bytes())
+    input.dtype == Dtype::Fp32 && numbers.contains(&number.to_le_bytes())
 }
 
 /// The input of the same position if it fits, else zeros.

@@ -430,7 +430,7 @@ fn simulated(policy: &SimulatedPolicy) -> Value {
         ("hang_on", policy.hang_on),
     ];
     for (key, number) in poisons {
-        table.extend(number.map(|number| (key.to_owned(), Value::Float(number))));
+        table.extend(number.map(|number| (key.to_owned(), Value::Float(number.into()))));
     }
     for (key, file) in [
         ("lost_while_exists", &policy.lost_while_exists),
