@@ -7,6 +7,7 @@ use jitney::proto::ModelInferRequest;
 use rustix::process::Signal;
 use tonic::Code;
 
+use super::metrics::{scrape, value};
 use super::node::{Client, Node, infer, until};
 use super::occupant::{Occupant, enqueue};
 use super::repository::{Repository, Simulated};
@@ -54,6 +55,12 @@ async fn a_worker_that_is_killed_under_load_costs_no_answer() {
     assert_eq!(requests.fail.unwrap().count, 0);
     assert_eq!(node.version("m").executors_alive(), 2);
     assert!(node.is_ready("m", "").await);
+    let told = scrape(&node, "*/*").await.1;
+    let killed = r#"model="m",version="1",device="simulated:0",reason="killed""#;
+    let killed = format!("jitney_worker_deaths_total{{{killed}}}");
+    assert_eq!(value(&told, &killed), Some(3.0));
+    let out = r#"jitney_version_taken_out{model="m",version="1"}"#;
+    assert_eq!(value(&told, out), Some(0.0));
 }
 
 /// Four requests travel together, and one of them is the end of the worker.
@@ -180,6 +187,8 @@ async fn is_taken_out(node: &Node) {
         "{entry:?}"
     );
     assert!(node.is_ready("add_sub", "").await);
+    let out = r#"jitney_version_taken_out{model="m",version="1"}"#;
+    assert_eq!(value(&scrape(node, "*/*").await.1, out), Some(1.0));
     let refused = node.infer(rows("m", 1, 1)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("taken out"), "{refused:?}");
