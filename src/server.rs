@@ -10,18 +10,23 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::backend::Backend;
 use crate::backend::ort::{GraphCache, Library, LibraryError, OrtBackend};
+use crate::backend::process::{Launch, ProcessBackend, Program};
 use crate::backend::simulated::SimulatedBackend;
 use crate::clock::{Clock, Moment, MonotonicClock};
-use crate::config::{ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig, read_access};
+use crate::config::{
+    ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig, read_access,
+    write_model_policy,
+};
 use crate::device::{Inventory, Unavailable};
 use crate::frontend::{
     Api, Console, Frontend, Limits, Origins, Policy, Protocols, Readiness, Security, SecurityError,
 };
 use crate::repository::{RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
-    Backends, Catalog, Control, Engine, Limiter, Loader, Logbook, Reconciler, Repository,
-    ResponseCache, SharedMemory,
+    Backends, BreakerPolicy, Catalog, Containment, Control, Engine, Limiter, Loader, Logbook,
+    Reconciler, Repository, ResponseCache, SharedMemory, Watchdog,
 };
 use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
 use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests, Shelf, Tracer};
@@ -87,6 +92,8 @@ pub struct Machine {
     pub library: Arc<Library>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Looks after executors in threads.
+    pub watchdog: Arc<Watchdog>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -102,19 +109,20 @@ impl Machine {
         let inventory = Arc::new(Inventory::detect());
         inventory.choose(&config.device, &config.device)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+        let apart = |backend| isolated(config, backend);
         let graphs = GraphCache::new(&config.cache_dir, config.graph_cache_bytes);
+        let simulated = SimulatedBackend::new(Arc::clone(&clock), inventory.simulated());
         let backends = Backends {
-            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library), graphs)),
-            simulated: Arc::new(SimulatedBackend::new(
-                Arc::clone(&clock),
-                inventory.simulated(),
-            )),
+            onnx_runtime: apart(Arc::new(OrtBackend::new(Arc::clone(&library), graphs))),
+            simulated: apart(Arc::new(simulated)),
+            about: library.about(),
         };
         Ok(Self {
             inventory,
             backends,
             library,
             clock,
+            watchdog: Arc::default(),
         })
     }
 
@@ -133,7 +141,49 @@ impl Machine {
                 .rate_limit
                 .then(|| Limiter::new(config.rate_limit_resources.clone())),
         )
+        .with_containment(Containment {
+            executor_timeout: config.isolation.executor_timeout,
+            breaker: BreakerPolicy {
+                deaths: config.isolation.max_worker_deaths,
+                window: config.isolation.worker_death_window,
+                rest: config.isolation.worker_rest,
+            },
+            watchdog: Arc::clone(&self.watchdog),
+        })
     }
+}
+
+/// A backend, in processes of its own if models are to run there.
+fn isolated(config: &ServerConfig, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    let isolation = &config.isolation;
+    if !isolation.process {
+        return backend;
+    }
+    // The link finds the program even when its file has been replaced.
+    let own = || PathBuf::from("/proc/self/exe");
+    let log_format = if config.log_json { "json" } else { "text" };
+    let program = Program {
+        file: isolation.worker_executable.clone().unwrap_or_else(own),
+        arguments: vec![
+            "worker".into(),
+            "--onnxruntime".into(),
+            config.onnxruntime.clone().into(),
+            "--log".into(),
+            config.log.clone().into(),
+            "--log-format".into(),
+            log_format.into(),
+            "--cache-dir".into(),
+            config.cache_dir.clone().into(),
+            "--graph-cache-bytes".into(),
+            config.graph_cache_bytes.to_string().into(),
+        ],
+    };
+    let launch = Launch {
+        program,
+        load_timeout: isolation.worker_load_timeout,
+        write: write_model_policy,
+    };
+    Arc::new(ProcessBackend::new(launch, backend))
 }
 
 /// One task a port.
@@ -239,6 +289,7 @@ impl Server {
         let background = vec![
             tokio::spawn(Arc::clone(&readiness).follow()),
             tokio::spawn(metrics.watch()),
+            tokio::spawn(Arc::clone(&machine.watchdog).watch(Arc::clone(&machine.clock))),
             tokio::spawn(breaches.watch()),
             tokio::spawn(security.follow()),
             tokio::spawn(reconcile(

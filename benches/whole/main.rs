@@ -10,6 +10,7 @@ mod direct;
 mod drive;
 mod echo;
 mod ensemble;
+mod isolation;
 mod lengths;
 mod processes;
 mod requests;
@@ -95,6 +96,9 @@ fn measure(names: &[&str]) -> anyhow::Result<()> {
             }
             if chosen("ensemble") {
                 ensemble::measure(&mut table).await?;
+            }
+            if chosen("isolation") {
+                isolation::measure(&mut table).await?;
             }
             if chosen("traces") {
                 traces::measure(&mut table).await?;

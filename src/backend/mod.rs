@@ -1,13 +1,15 @@
-//! What runs models: ONNX Runtime, or a simulation of it.
+//! What runs models: ONNX Runtime, or a simulation of it; here, or in processes apart.
 //! Uses `device`, `model` and `tensor`.
 //! Never sees a request, a queue or a clock's decision. `ort` appears in `ort` and nowhere else.
 
 pub mod ort;
+pub mod process;
 pub mod simulated;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::device::{DeviceError, DeviceId, SharedDevice};
 use crate::model::{ModelPolicy, Signature, VersionId};
@@ -69,6 +71,60 @@ pub enum LoadError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// No worker could be started.
+    #[error("no worker could be started from {program}: {reason}")]
+    Worker {
+        /// The program that it was to run.
+        program: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// What a worker said of one of these.
+    #[error("{0}")]
+    Remote(String),
+    /// The worker died of it.
+    #[error(transparent)]
+    Died(#[from] Death),
+}
+
+/// The end of a worker: the process that ran a version on a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Death {
+    /// Tells it from every other worker of this server.
+    pub worker: u64,
+    /// Of what kind it was.
+    pub cause: Cause,
+    /// The worker, and what became of it.
+    pub reason: String,
+}
+
+/// Why a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A signal that native code brings on itself, such as SIGSEGV or SIGABRT.
+    Crashed,
+    /// SIGKILL: an operator, or the kernel where memory is short.
+    Killed,
+    /// It gave no answer in time.
+    Hung,
+    /// Its device answers no more.
+    DeviceLost,
+    /// It ended by itself.
+    Exited,
+}
+
+impl Cause {
+    /// The word that metrics have for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crashed => "crashed",
+            Self::Killed => "killed",
+            Self::Hung => "hung",
+            Self::DeviceLost => "device_lost",
+            Self::Exited => "exited",
+        }
+    }
 }
 
 /// Why a batch failed.
@@ -83,6 +139,9 @@ pub enum RunError {
     /// The device is gone: nothing will succeed on this executor.
     #[error("the device is lost: {0}")]
     DeviceLost(String),
+    /// The process that ran them is gone, perhaps because of these inputs.
+    #[error(transparent)]
+    Died(#[from] Death),
 }
 
 /// One input of a batch: bytes that outlive the run and are aligned for their element type.
@@ -117,12 +176,31 @@ pub trait Executor: Send {
     fn end_profile(&mut self) -> Result<PathBuf, String> {
         Err("it was not made to tell where its time goes".to_owned())
     }
+
+    /// Whether a run waits for another process, which no thread may do that has other things to do.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// How that process ended, if it has.
+    fn death(&self) -> Option<Death> {
+        None
+    }
+
+    /// From now on a run is to take no longer than this, where that can be held. Before, when it is
+    /// tried and warmed, it may.
+    fn bound(&mut self, _longest: Option<Duration>) {}
 }
 
 /// A version on one device: what its executors have in common.
 pub trait Weights: Send + Sync {
     /// One more executor that runs with them; blocks, for minutes if it has to have its own.
     fn executor(&self) -> Result<Box<dyn Executor>, LoadError>;
+
+    /// How they were lost, if they were in a process that has ended.
+    fn death(&self) -> Option<Death> {
+        None
+    }
 }
 
 /// Loads models.
@@ -145,4 +223,9 @@ pub trait Backend: Send + Sync {
 
     /// Whether the executors of a version on such a device run with one copy of its weights.
     fn shares_weights(&self, policy: &ModelPolicy, device: DeviceId) -> bool;
+
+    /// A device as its executors need it: with staging memory that they can reach.
+    fn device(&self, device: SharedDevice) -> SharedDevice {
+        device
+    }
 }

@@ -18,6 +18,7 @@ mod devices;
 mod probe;
 mod serve;
 mod token;
+mod worker;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -46,6 +47,9 @@ enum Command {
     Probe(probe::Probe),
     /// Make a token for the file that --identity names.
     Token(token::Token),
+    /// Run a model for a server that has started this with --isolation process.
+    #[command(hide = true)]
+    Worker(worker::Worker),
 }
 
 /// Starts the log lines that `--log` asks for.
@@ -64,6 +68,7 @@ impl Cli {
             Command::Devices(devices) => devices.run(),
             Command::Probe(probe) => probe.run(),
             Command::Token(token) => token.run(),
+            Command::Worker(worker) => worker.run(),
         }
     }
 }

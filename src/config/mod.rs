@@ -5,6 +5,7 @@
 mod access;
 mod device;
 mod ensemble;
+mod isolation;
 mod labels;
 mod location;
 mod model;
@@ -27,6 +28,7 @@ mod warm_up;
 
 pub use access::read_access;
 pub use device::{UnknownDevice, parse_device};
+pub use isolation::IsolationConfig;
 pub use jitney_settings::{Problem, Report};
 pub use location::Location;
 pub use model::{read_model_policy, write_model_policy};

@@ -89,6 +89,7 @@ fn policy(table: &mut Table<'_, '_>) -> ModelPolicy {
                 .section("metric_tags", metric_tags)
                 .unwrap_or_default(),
         },
+        executor_timeout: table.value("executor_timeout_ms", milliseconds(0.0..=86_400_000.0)),
         response_cache: table.value("response_cache", Truth).unwrap_or_default(),
         ensemble: ensemble::read(table),
     }

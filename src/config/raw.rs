@@ -180,6 +180,45 @@ pub struct RawServer {
     #[arg(long, value_name = "BYTES", env = "JITNEY_GRAPH_CACHE_BYTES")]
     pub graph_cache_bytes: Option<String>,
 
+    /// Where models run: thread or process [default: thread]
+    ///
+    /// thread is in the server, with the least latency. process is in a process for each version on a
+    /// device, so that one that crashes or hangs takes nothing else with it, and is started again.
+    #[arg(long, value_name = "WHERE", env = "JITNEY_ISOLATION")]
+    pub isolation: Option<String>,
+
+    /// Program that those processes run [default: this one]
+    ///
+    /// For one that confines them before it runs this one with the arguments that it was given. Its
+    /// standard input has to stay open as it is.
+    #[arg(long, value_name = "PATH", env = "JITNEY_WORKER_EXECUTABLE")]
+    pub worker_executable: Option<PathBuf>,
+
+    /// Milliseconds that a model may take to load there, 1 to 3600000 [default: 600000]
+    #[arg(long, value_name = "MS", env = "JITNEY_WORKER_LOAD_TIMEOUT_MS")]
+    pub worker_load_timeout_ms: Option<String>,
+
+    /// Milliseconds that a batch may run, 0 to 3600000; 0 for ever [default: 60000 with process, else 0]
+    ///
+    /// What takes longer hangs: a process is killed and started again, a thread is given up. model.toml
+    /// may say otherwise for a model.
+    #[arg(long, value_name = "MS", env = "JITNEY_EXECUTOR_TIMEOUT_MS")]
+    pub executor_timeout_ms: Option<String>,
+
+    /// Deaths of its processes with which a model is left alone, 1 to 10000 [default: 5]
+    #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_WORKER_DEATHS")]
+    pub max_worker_deaths: Option<String>,
+
+    /// Milliseconds within which they count, 1 to 3600000 [default: 60000]
+    #[arg(long, value_name = "MS", env = "JITNEY_WORKER_DEATH_WINDOW_MS")]
+    pub worker_death_window_ms: Option<String>,
+
+    /// Milliseconds for which it is left alone, 0 to 3600000 [default: 600000]
+    ///
+    /// It is tried earlier if it is loaded again, or its files change under --model-control watch.
+    #[arg(long, value_name = "MS", env = "JITNEY_WORKER_REST_MS")]
+    pub worker_rest_ms: Option<String>,
+
     /// Bytes of each device's memory that models may take [default: no limit]
     ///
     /// What each takes is measured the first time it is loaded, one after the other, and kept in the

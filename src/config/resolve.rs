@@ -12,6 +12,7 @@ use jitney_settings::rule::{
 };
 use jitney_settings::{Problem, Report, Table, Written, read_document, read_without};
 
+use super::isolation::IsolationConfig;
 use super::location::{Location, Place};
 use super::otlp::{OtlpConfig, PROTOCOLS, RECEIVER, pairs, resource, usual_protocol};
 use super::raw::RawServer;
@@ -38,6 +39,9 @@ const CONSOLES: OneOf<'_, ConsoleAccess> = OneOf(&[
     ("on", ConsoleAccess::On),
     ("control", ConsoleAccess::Control),
 ]);
+
+/// Whether models run in processes of their own.
+const ISOLATIONS: OneOf<'_, bool> = OneOf(&[("thread", false), ("process", true)]);
 
 /// Whether lines are JSON.
 const LOG_FORMATS: OneOf<'_, bool> = OneOf(&[("text", false), ("json", true)]);
@@ -132,6 +136,44 @@ impl RawServer {
             load_models: s.names("load_model", &self.load_model, MODEL_NAME),
             load_threads: s.count("load_threads", self.load_threads, 1..=64, 2),
             graph_cache_bytes: s.count("graph_cache_bytes", self.graph_cache_bytes, 0..=1 << 40, 0),
+            isolation: {
+                let process = s.one("isolation", self.isolation, ISOLATIONS, false);
+                // A thread that hangs can only be given up, and to look for that costs a little.
+                let executor_timeout = match process {
+                    true => IsolationConfig::EXECUTOR_TIMEOUT,
+                    false => Duration::ZERO,
+                };
+                IsolationConfig {
+                    process,
+                    worker_executable: s.perhaps_path("worker_executable", self.worker_executable),
+                    worker_load_timeout: s.time(
+                        "worker_load_timeout_ms",
+                        self.worker_load_timeout_ms,
+                        1.0,
+                        600 * second,
+                    ),
+                    executor_timeout: Some(s.time(
+                        "executor_timeout_ms",
+                        self.executor_timeout_ms,
+                        0.0,
+                        executor_timeout,
+                    ))
+                    .filter(|timeout| !timeout.is_zero()),
+                    max_worker_deaths: s.count(
+                        "max_worker_deaths",
+                        self.max_worker_deaths,
+                        1..=10_000,
+                        5,
+                    ),
+                    worker_death_window: s.time(
+                        "worker_death_window_ms",
+                        self.worker_death_window_ms,
+                        1.0,
+                        60 * second,
+                    ),
+                    worker_rest: s.time("worker_rest_ms", self.worker_rest_ms, 0.0, 600 * second),
+                }
+            },
             device_memory_bytes: s.perhaps(
                 "device_memory_bytes",
                 self.device_memory_bytes,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Location, OtlpConfig, SecurityConfig};
+use super::{IsolationConfig, Location, OtlpConfig, SecurityConfig};
 use crate::model::{DeviceChoice, OfferedResource, SharedMemoryPolicy};
 
 /// Every setting of the server. Made by [`RawServer::resolve`](super::RawServer::resolve).
@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub load_threads: usize,
     /// Bytes of optimized graphs and engines that are kept in the cache's folder; 0 for none.
     pub graph_cache_bytes: u64,
+    /// How far what goes wrong in a model may go.
+    pub isolation: IsolationConfig,
     /// Bytes of each device's memory that models may take; none for all.
     pub device_memory_bytes: Option<u64>,
     /// Whether the least recently used models are unloaded where that is not enough.

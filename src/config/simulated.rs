@@ -36,7 +36,9 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
         time_sliced: table.value("time_sliced", Truth).unwrap_or_default(),
         fail_every: count(table, "fail_every"),
         panic_every: count(table, "panic_every"),
-        panic_on: table.value("panic_on", Number),
+        panic_on: number(table, "panic_on"),
+        abort_on: number(table, "abort_on"),
+        hang_on: number(table, "hang_on"),
         lost_while_exists: table.value("lost_while_exists", Text).map(PathBuf::from),
         waits_while_exists: table.value("waits_while_exists", Text).map(PathBuf::from),
     }
@@ -45,6 +47,11 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> SimulatedPolicy {
 fn time<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Duration {
     let an_hour = milliseconds(0.0..=3_600_000.0);
     table.value(key, an_hour).unwrap_or_default()
+}
+
+/// As an element of FP32.
+fn number<'d>(table: &mut Table<'d, '_>, key: &'d str) -> Option<f32> {
+    table.value(key, Number).map(|number| number as f32)
 }
 
 fn count<'d>(table: &mut Table<'d, '_>, key: &'d str) -> u64 {

@@ -6,6 +6,7 @@
 mod cuda;
 mod host;
 mod inventory;
+mod mapped;
 mod simulated;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use cuda::{ComputeStream, CudaAbsence, CudaDevice, CudaIpcMemory};
 pub use host::{AlignedMemory, HostDevice};
 pub use inventory::{Inventory, Unavailable};
+pub use mapped::{MappedBytes, MappedDevice, MappedMemory, Mapping};
 pub use simulated::{Reservation, SimulatedDevice, SimulatedDevices};
 
 /// A device's identity.

@@ -37,6 +37,8 @@ pub struct ModelPolicy {
     pub backend: BackendPolicy,
     /// Whether answers are kept and given again to whoever asks the same.
     pub response_cache: bool,
+    /// How long one of its batches may run; zero: for ever. None: as the server says.
+    pub executor_timeout: Option<Duration>,
     /// The models that it is made of; none for a model of its own, which the backend runs.
     pub ensemble: Option<EnsemblePolicy>,
     /// What clients see of its inputs and outputs.
@@ -424,7 +426,11 @@ pub struct SimulatedPolicy {
     /// Every so many batches the executor panics; zero for never.
     pub panic_every: u64,
     /// The executor panics on a batch that has this number in its first input, if that is FP32.
-    pub panic_on: Option<f64>,
+    pub panic_on: Option<f32>,
+    /// The process aborts on such a batch, as native code does.
+    pub abort_on: Option<f32>,
+    /// The executor hangs on such a batch, for ten minutes.
+    pub hang_on: Option<f32>,
     /// Every device is lost while this file exists, and one while a file of that name with its number
     /// behind a dot does, so that they can be lost and brought back on demand.
     pub lost_while_exists: Option<PathBuf>,

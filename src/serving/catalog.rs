@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::breaker::Casualties;
 use super::cache::Cached;
 use super::changes::Changes;
 use super::ensemble::Ensemble;
@@ -122,6 +123,30 @@ impl Version {
         match &self.runner {
             Runner::Lane(lane) => lane.executors_alive(),
             Runner::Ensemble(_) => 0,
+        }
+    }
+
+    /// Why none of its executors can run a batch, if that is so.
+    pub fn down(&self) -> Option<String> {
+        match &self.runner {
+            Runner::Lane(lane) => lane.down(),
+            Runner::Ensemble(_) => None,
+        }
+    }
+
+    /// What went wrong with its executors.
+    pub fn casualties(&self) -> Casualties {
+        match &self.runner {
+            Runner::Lane(lane) => lane.breaker.casualties(),
+            Runner::Ensemble(_) => Casualties::default(),
+        }
+    }
+
+    /// Whether it is left alone because its workers die.
+    pub(super) fn is_taken_out(&self) -> bool {
+        match &self.runner {
+            Runner::Lane(lane) => lane.breaker.taken_out().is_some(),
+            Runner::Ensemble(_) => false,
         }
     }
 
@@ -376,11 +401,15 @@ impl Catalog {
             let load = loads.iter().find(|(model, _)| model == name);
             let load = || load.map(|(_, progress)| progress.clone());
             entries.extend(model.versions.iter().map(|(version, slot)| {
+                let down = slot.version.as_ref().and_then(|version| version.down());
                 IndexEntry {
                     model: Arc::clone(name),
                     version: Some(*version),
-                    state: slot.state,
-                    reason: reason_of(model, slot).to_owned(),
+                    state: match down {
+                        Some(_) => ModelState::Unavailable,
+                        None => slot.state,
+                    },
+                    reason: down.unwrap_or_else(|| reason_of(model, slot).to_owned()),
                     failed: slot.failed || model.failed,
                     progress: None,
                 }
@@ -415,6 +444,13 @@ impl Catalog {
             slots.filter_map(|slot| slot.version.clone()).collect();
         versions.sort_by(|a, b| a.id.cmp(&b.id));
         versions
+    }
+
+    /// Whether this version serves, but for being left alone because its workers die.
+    pub(super) fn is_taken_out(&self, id: &VersionId) -> bool {
+        let versions = self.versions(&id.model).unwrap_or_default();
+        let mut versions = versions.iter();
+        versions.any(|version| version.id == *id && version.is_taken_out())
     }
 
     /// The versions of one model that serve; an error if the model is not known.

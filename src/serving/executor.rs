@@ -24,7 +24,9 @@ pub(super) fn run(lane: &Arc<Lane>) {
 }
 
 fn serve(lane: &Lane, mut instance: Box<Instance>) -> Option<Box<Instance>> {
-    match instance.serve() {
+    let health = instance.serve();
+    lane.welcome(&mut instance);
+    match health {
         Ok(()) => Some(instance),
         Err(broken) => mend(lane, instance, &broken),
     }
@@ -41,13 +43,20 @@ fn mend(lane: &Lane, mut instance: Box<Instance>, broken: &Broken) -> Option<Box
     lane.executor_down(&mut instance, broken);
     let mut pause = LEAST_BACKOFF;
     loop {
+        if broken.death.is_some() && lane.closed_while_resting() {
+            return None;
+        }
         match instance.mend(broken) {
             Ok(()) => {
-                lane.executor_up(instance.berth.group);
+                lane.executor_up(instance.berth.group, broken);
                 tracing::info!(executor = instance.name(), "executor is back");
                 return Some(instance);
             }
-            Err(error) => tracing::warn!(executor = instance.name(), error, "not back yet"),
+            Err(failed) => {
+                let error = &failed.reason;
+                tracing::warn!(executor = instance.name(), error, "not back yet");
+                lane.not_back(&instance, broken, &failed);
+            }
         }
         if lane.closed_within(pause) {
             return None;

@@ -13,7 +13,8 @@ use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
 use super::ticket::{Job, Outputs};
-use crate::backend::{Executor, LoadError, RunError};
+use super::watchdog::Watch;
+use crate::backend::{Death, Executor, LoadError, RunError};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::DeviceId;
 use crate::scheduler::{Batch, Load};
@@ -60,6 +61,13 @@ pub(super) struct Instance {
     charged: bool,
     /// What its batch holds, if it has to.
     pub(super) permit: Option<Permit>,
+    /// How long a run may take; the executor sees to it where it waits for a worker, else the watchdog.
+    longest: Option<Duration>,
+    /// Whether the executor waits for another process.
+    waits: bool,
+    pub(super) watch: Option<Arc<Watch>>,
+    /// Whether it is back from a run that had hung, until the lane has been told.
+    pub(super) is_back: bool,
 }
 
 impl Instance {
@@ -92,7 +100,40 @@ impl Instance {
             stayed: 0,
             charged: false,
             permit: None,
+            longest: None,
+            waits: false,
+            watch: None,
+            is_back: false,
         })
+    }
+
+    /// From now on it serves, and no run is to take longer than this.
+    pub(super) fn bound(&mut self, longest: Option<Duration>) {
+        self.longest = longest;
+        self.executor.bound(longest);
+        self.waits = self.executor.waits();
+        let watched = longest.filter(|_| !self.waits);
+        self.watch = watched.map(Watch::new);
+    }
+
+    /// Why it can run no more, if its worker has ended while it had nothing to do.
+    pub(super) fn ended(&self) -> Option<Broken> {
+        if !self.waits {
+            return None;
+        }
+        Some(self.broken_by(self.executor.death()?))
+    }
+
+    fn broken_by(&self, death: Death) -> Broken {
+        Broken {
+            status: Status::internal(format!("{}: {death}", self.name)),
+            panicked: false,
+            death: Some(death),
+        }
+    }
+
+    pub(super) fn device(&self) -> &Arc<str> {
+        &self.device
     }
 
     /// From here on the device's time is its version's.
@@ -120,20 +161,28 @@ impl Instance {
     }
 
     /// Whether a batch takes so little of the host's time that it need not change threads. One that
-    /// has to hold resources may wait for them, which a request's own thread must not.
+    /// has to hold resources may wait for them, which a request's own thread must not; nor may it hang,
+    /// where somebody looks whether it does.
     pub(super) fn is_quick(&self) -> bool {
         self.berth.device.id() == DeviceId::Cpu
+            && !self.waits
+            && self.watch.is_none()
             && self.berth.stake.is_none()
             && self.typical.is_some_and(|typical| typical < QUICK)
     }
 
     /// Makes the executor anew; the error says why it cannot be.
-    pub(super) fn mend(&mut self, broken: &Broken) -> Result<(), String> {
+    pub(super) fn mend(&mut self, broken: &Broken) -> Result<(), NotMended> {
         // A panic is ours, and does not touch the weights.
         let lost = !broken.panicked;
-        self.executor = catch_unwind(AssertUnwindSafe(|| (self.remake)(lost)))
-            .map_err(|panic| said(&*panic))?
-            .map_err(|error| error.to_string())?;
+        self.executor =
+            catch_unwind(AssertUnwindSafe(|| (self.remake)(lost))).map_err(|panic| {
+                NotMended {
+                    reason: said(&*panic),
+                    death: None,
+                }
+            })??;
+        self.executor.bound(self.longest);
         Ok(())
     }
 
@@ -180,6 +229,8 @@ impl Instance {
                 self.took = Some((load, self.clock.now() - start));
                 Ok(())
             }
+            // How long it took says nothing of the next.
+            Err(Trouble::Hung) => Ok(()),
             Err(Trouble::Batch(status) | Trouble::Memory(status)) if jobs.len() == 1 => {
                 self.fail(jobs, &status);
                 Ok(())
@@ -231,18 +282,30 @@ impl Instance {
         let shapes = self.staging.stack(jobs, load, device, &self.stacking);
         let shapes = shapes.map_err(Trouble::Batch)?;
         let stacked = self.clock.now();
+        if let Some(watch) = &self.watch {
+            watch.begin(stacked, jobs);
+        }
         let inputs = self.staging.inputs(jobs, &shapes, &self.stacking);
         let executor = &mut self.executor;
         let outcome = catch_unwind(AssertUnwindSafe(|| executor.run(&inputs)));
         drop(inputs);
         self.staging.trim();
+        let hung = self.watch.as_ref().is_some_and(|watch| !watch.end(jobs));
+        if hung {
+            self.come_back(jobs);
+        }
         let outputs = match outcome {
+            Ok(Ok(_)) if hung => return Err(Trouble::Hung),
             Ok(Ok(outputs)) => outputs,
             Ok(Err(error)) => return Err(self.trouble(error)),
             Err(panic) => {
                 let status = Status::internal(format!("{}: {}", self.name, said(&*panic)));
                 let panicked = true;
-                return Err(Trouble::Executor(Broken { status, panicked }));
+                return Err(Trouble::Executor(Broken {
+                    status,
+                    panicked,
+                    death: None,
+                }));
             }
         };
         let ran = self.clock.now();
@@ -256,6 +319,13 @@ impl Instance {
         Ok(())
     }
 
+    /// From a run that was given up: its requests have been answered.
+    fn come_back(&mut self, jobs: &mut Vec<Job>) {
+        self.is_back = true;
+        self.note_failure(jobs, Code::Internal);
+        jobs.clear();
+    }
+
     fn trouble(&self, error: RunError) -> Trouble {
         match error {
             RunError::Failed(reason) => Trouble::Batch(Status::internal(reason)),
@@ -265,9 +335,13 @@ impl Instance {
             }
             RunError::DeviceLost(_) => {
                 let status = Status::unavailable(format!("{}: {error}", self.name));
-                let panicked = false;
-                Trouble::Executor(Broken { status, panicked })
+                Trouble::Executor(Broken {
+                    status,
+                    panicked: false,
+                    death: None,
+                })
             }
+            RunError::Died(death) => Trouble::Executor(self.broken_by(death)),
         }
     }
 
@@ -315,21 +389,26 @@ impl Instance {
     /// Fails those under whom an executor broke before, unless they may owe it to their company this
     /// time: then they run alone. The others are run again.
     fn fail_again(&self, jobs: &mut Vec<Job>, broken: &Broken) {
-        if broken.panicked && jobs.len() > 1 {
+        if broken.is_suspect() && jobs.len() > 1 {
             return;
         }
         let mut failed: Vec<Job> = jobs.extract_if(.., |job| job.retried).collect();
         self.fail(&mut failed, &broken.status);
     }
 
-    pub(super) fn fail(&self, jobs: &mut Vec<Job>, status: &Status) {
-        let now = self.clock.now();
-        if !jobs.is_empty() {
-            let load = self.stacking.load(jobs);
-            let mut trip = self.trip(jobs, load, [self.started.0, self.started.0, now, now]);
-            trip.failed = Some(status.code);
-            self.ledger.broke(self.berth.group, trip);
+    fn note_failure(&self, jobs: &[Job], code: Code) {
+        if jobs.is_empty() {
+            return;
         }
+        let (start, now) = (self.started.0, self.clock.now());
+        let load = self.stacking.load(jobs);
+        let mut trip = self.trip(jobs, load, [start, start, now, now]);
+        trip.failed = Some(code);
+        self.ledger.broke(self.berth.group, trip);
+    }
+
+    pub(super) fn fail(&self, jobs: &mut Vec<Job>, status: &Status) {
+        self.note_failure(jobs, status.code);
         for job in jobs.drain(..) {
             job.ticket.answer(Err(status.clone()));
         }
@@ -344,13 +423,44 @@ enum Trouble {
     Memory(Status),
     /// The executor itself.
     Executor(Broken),
+    /// It was so late that nobody waits for it any more.
+    Hung,
 }
 
 /// Why an instance can run no more.
 pub(super) struct Broken {
     pub(super) status: Status,
-    /// Whether one of the inputs may be why.
+    /// Whether it was a panic of ours.
     pub(super) panicked: bool,
+    /// The end of its worker, if that is why.
+    pub(super) death: Option<Death>,
+}
+
+impl Broken {
+    /// Whether one of the inputs may be why.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.panicked || self.death.is_some()
+    }
+}
+
+/// Why an instance is not whole again.
+#[derive(Debug)]
+pub(super) struct NotMended {
+    pub(super) reason: String,
+    /// The end of the worker that was started for it, if that is why.
+    pub(super) death: Option<Death>,
+}
+
+impl From<LoadError> for NotMended {
+    fn from(error: LoadError) -> Self {
+        Self {
+            reason: error.to_string(),
+            death: match error {
+                LoadError::Died(death) => Some(death),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// Rows times their own lengths.

@@ -14,13 +14,16 @@ use tokio::sync::oneshot;
 pub(super) use self::core::Next;
 use self::core::{Core, Decision};
 pub(super) use self::levels::Levels;
+use super::breaker::Breaker;
 use super::changes::Changes;
 use super::delivery::Delivery;
-use super::instance::{Broken, Instance};
+use super::instance::{Broken, Instance, NotMended};
 use super::journey::TraceContext;
 use super::profile::Loan;
 use super::ticket::{Answer, Job, Outputs, Ticket};
 use super::turns::AHEAD;
+use super::watchdog::Watch;
+use crate::backend::Death;
 use crate::clock::{Clock, Moment};
 use crate::scheduler::{Admitted, Item, ItemId, Learned, Load, Policy, Rejected, Step};
 use crate::status::Status;
@@ -51,6 +54,10 @@ pub(super) struct Lane {
     /// Told when executors come and go.
     changes: Changes,
     delivery: Arc<Delivery>,
+    /// Whether the version is left alone, because its workers die.
+    pub(super) breaker: Breaker,
+    /// What its instances run, with their groups and devices, where somebody looks whether they hang.
+    watches: Vec<(usize, Arc<str>, Arc<Watch>)>,
 }
 
 impl std::fmt::Debug for Lane {
@@ -67,8 +74,14 @@ impl Lane {
         instances: Vec<Box<Instance>>,
         clock: Arc<dyn Clock>,
         changes: Changes,
+        breaker: Breaker,
     ) -> Arc<Self> {
         let delivery: Arc<Delivery> = Arc::default();
+        let watches = instances.iter().filter_map(|instance| {
+            let watch = Arc::clone(instance.watch.as_ref()?);
+            Some((instance.berth.group, Arc::clone(instance.device()), watch))
+        });
+        let watches = watches.collect();
         let lane = Arc::new(Self {
             clock,
             core: Mutex::new(Core::new(policy, instances, Arc::clone(&delivery))),
@@ -76,6 +89,8 @@ impl Lane {
             closing: Condvar::new(),
             changes,
             delivery,
+            breaker,
+            watches,
         });
         for instance in &lane.lock().idle {
             instance.berth.turn.wakes(&lane);
@@ -163,7 +178,7 @@ impl Lane {
         if core.closed {
             return Err(Refused::Closed);
         }
-        if core.alive() == 0 {
+        if !core.has_prospects() {
             return Err(Refused::Down(core.down.clone()));
         }
         if !core.levels.admits(item.level) {
@@ -177,7 +192,7 @@ impl Lane {
             arrived: now,
             context,
             retried: false,
-            ticket: Ticket(sender),
+            ticket: Ticket::new(sender),
         };
         core.seat(id, job);
         let quick = leaves <= now && core.idle.last().is_some_and(|instance| instance.is_quick());
@@ -289,6 +304,7 @@ impl Lane {
             }
             drop(core);
             let health = instance.serve();
+            self.welcome(&mut instance);
             core = self.lock();
             core.learn(&mut instance, self.clock.now());
             if let Err(broken) = health {
@@ -350,31 +366,77 @@ impl Lane {
         mended
     }
 
-    /// An executor cannot run. What it had is queued again, for another to run. When the last one
-    /// goes, whoever waits is told so at once.
+    /// An executor cannot run. What it had is queued again, for another to run, or for itself if its
+    /// worker is about to be there again. When nobody is left to wait for, whoever waits is told so at
+    /// once.
     pub(super) fn executor_down(&self, instance: &mut Instance, broken: &Broken) {
-        let reason = &broken.status.message;
         if instance.end(self.clock.now(), false) {
             instance.berth.turn.wake_others();
         }
         drop(instance.permit.take());
+        let group = instance.berth.group;
+        let taken_out = broken
+            .death
+            .as_ref()
+            .and_then(|death| self.died(instance, death));
         let mut core = self.lock();
-        core.count_alive(instance.berth.group, |alive| alive.saturating_sub(1));
-        core.down.clone_from(reason);
-        let mut stranded = Vec::new();
-        if core.alive() == 0 {
-            stranded = core.strand();
-        } else {
-            core.queue_again(&mut instance.jobs, broken.panicked);
+        core.count_alive(group, |alive| alive.saturating_sub(1));
+        if broken.death.is_some() {
+            core.count_returning(group, |returning| returning + 1);
         }
+        core.down.clone_from(&broken.status.message);
+        core.take_out(taken_out);
+        // Those that had the same worker are not to run what it died of.
+        self.set_dead_aside(&mut core);
+        if core.has_prospects() {
+            core.queue_again(&mut instance.jobs, broken.is_suspect());
+        }
+        self.tell_down(core);
+        let mut failed = std::mem::take(&mut instance.jobs);
+        // Another server may run them.
+        let status = Status::unavailable(broken.status.message.clone());
+        instance.fail(&mut failed, &status);
+    }
+
+    /// An executor whose worker died is not there again, for this reason: nobody waits for it any more.
+    pub(super) fn not_back(&self, instance: &Instance, broken: &Broken, failed: &NotMended) {
+        let taken_out = failed
+            .death
+            .as_ref()
+            .and_then(|death| self.died(instance, death));
+        let mut core = self.lock();
+        if broken.death.is_some() {
+            core.count_returning(instance.berth.group, |_| 0);
+        }
+        core.down.clone_from(&failed.reason);
+        core.take_out(taken_out);
+        self.tell_down(core);
+    }
+
+    /// Why the version is left alone, if it is now.
+    fn died(&self, instance: &Instance, death: &Death) -> Option<String> {
+        let taken_out = self
+            .breaker
+            .died(self.clock.now(), instance.device(), death);
+        if let Some(reason) = &taken_out {
+            tracing::error!(executor = instance.name(), reason, "version taken out");
+        }
+        taken_out
+    }
+
+    /// Has others look what is left to be done, and tells whoever waits if nobody can do it.
+    fn tell_down(&self, mut core: MutexGuard<'_, Core>) {
+        let stranded = match core.has_prospects() {
+            true => Vec::new(),
+            false => core.strand(),
+        };
+        let reason = core.down.clone();
         let wake = core.claim_thread();
         drop(core);
         if wake {
             self.work.notify_one();
         }
         self.changes.note();
-        let mut failed = std::mem::take(&mut instance.jobs);
-        instance.fail(&mut failed, &broken.status);
         for job in stranded {
             job.ticket.answer(Err(Status::unavailable(format!(
                 "no executor is alive: {reason}"
@@ -382,10 +444,80 @@ impl Lane {
         }
     }
 
-    /// An executor that was down can run again.
-    pub(super) fn executor_up(&self, group: usize) {
-        self.lock().count_alive(group, |alive| alive + 1);
+    /// An executor that was down for this reason can run again.
+    pub(super) fn executor_up(&self, group: usize, broken: &Broken) {
+        let mut core = self.lock();
+        core.count_alive(group, |alive| alive + 1);
+        if broken.death.is_some() {
+            core.count_returning(group, |returning| returning.saturating_sub(1));
+            if self.breaker.returned(self.clock.now()) {
+                core.taken_out = false;
+            }
+        }
+        drop(core);
         self.changes.note();
+    }
+
+    /// An executor that had been given up has come back by itself, if it has.
+    pub(super) fn welcome(&self, instance: &mut Instance) {
+        if std::mem::take(&mut instance.is_back) {
+            tracing::info!(executor = instance.name(), "a run that hung has ended");
+            let group = instance.berth.group;
+            self.lock().count_alive(group, |alive| alive + 1);
+            self.changes.note();
+        }
+    }
+
+    /// Gives up executors that have hung, and answers whom they have.
+    pub(super) fn look_for_hangs(&self, now: Moment) {
+        for (group, device, watch) in &self.watches {
+            let Some(tickets) = watch.hung(now) else {
+                continue;
+            };
+            let longest = watch.longest().as_millis();
+            let reason = format!(
+                "an executor on {device} hangs: its run takes longer than {longest} ms \
+                 (executor_timeout_ms)"
+            );
+            tracing::error!(reason, requests = tickets.len(), "executor hangs");
+            self.breaker.hung(device);
+            let mut core = self.lock();
+            core.count_alive(*group, |alive| alive.saturating_sub(1));
+            core.down.clone_from(&reason);
+            self.tell_down(core);
+            for ticket in tickets {
+                ticket.answer(Err(Status::internal(reason.clone())));
+            }
+        }
+    }
+
+    /// Has executors mended whose workers have ended while they had nothing to do.
+    pub(super) fn look_for_deaths(&self) {
+        let mut core = self.lock();
+        if !core.closed {
+            self.set_dead_aside(&mut core);
+        }
+    }
+
+    fn set_dead_aside(&self, core: &mut Core) {
+        for _ in 0..core.set_dead_aside() {
+            if core.claim_parked() {
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Why no executor can run a batch, if none can.
+    pub(super) fn down(&self) -> Option<String> {
+        let core = self.lock();
+        (core.alive() == 0).then(|| core.down.clone())
+    }
+
+    /// Blocks for as long as workers of this version are not to be started; true if the lane is closed,
+    /// and has nothing left for them to do.
+    pub(super) fn closed_while_resting(&self) -> bool {
+        let pause = self.breaker.pause(self.clock.now());
+        !pause.is_zero() && self.closed_within(pause)
     }
 
     /// Blocks for this long; true at once when the lane is closed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::breaker::{Breaker, BreakerPolicy};
 use super::budget::{Budget, Claim, OverBudget, Room};
 use super::cache::{Cached, ResponseCache};
 use super::catalog::Version;
@@ -29,8 +30,7 @@ use super::stacking::Stacking;
 use super::stateful::{self, Stateful};
 use super::statistics::Ledger;
 use super::trial::{GUESS, Trial, Verdict};
-use crate::backend::ort::OrtBackend;
-use crate::backend::simulated::SimulatedBackend;
+use super::watchdog::Watchdog;
 use crate::backend::{Artifact, Backend, Executor, LoadError, Placement};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::device::{Inventory, SharedDevice, Unavailable};
@@ -79,9 +79,22 @@ pub(super) enum LoadFailure {
 #[derive(Clone)]
 pub struct Backends {
     /// ONNX Runtime.
-    pub onnx_runtime: Arc<OrtBackend>,
+    pub onnx_runtime: Arc<dyn Backend>,
     /// The simulation.
-    pub simulated: Arc<SimulatedBackend>,
+    pub simulated: Arc<dyn Backend>,
+    /// Which ONNX Runtime it is.
+    pub about: &'static str,
+}
+
+/// How far what goes wrong may go.
+#[derive(Clone, Debug, Default)]
+pub struct Containment {
+    /// How long a run may take where a model does not say; none: for ever.
+    pub executor_timeout: Option<Duration>,
+    /// When a version whose workers die is left alone.
+    pub breaker: BreakerPolicy,
+    /// Looks after executors in threads of this process.
+    pub watchdog: Arc<Watchdog>,
 }
 
 /// Loads versions. Blocks; for minutes if need be.
@@ -94,6 +107,7 @@ pub struct Loader {
     responses: Option<Arc<ResponseCache>>,
     limiter: Option<Arc<Limiter>>,
     logbook: Arc<Logbook>,
+    containment: Containment,
 }
 
 /// A model on a device, not yet serving.
@@ -198,6 +212,7 @@ impl Loader {
             responses: None,
             limiter: None,
             logbook: Arc::default(),
+            containment: Containment::default(),
         }
     }
 
@@ -205,6 +220,13 @@ impl Loader {
     #[must_use]
     pub fn with_logbook(mut self, logbook: Logbook) -> Self {
         self.logbook = Arc::new(logbook);
+        self
+    }
+
+    /// Keeps what goes wrong within these bounds.
+    #[must_use]
+    pub fn with_containment(mut self, containment: Containment) -> Self {
+        self.containment = containment;
         self
     }
 
@@ -225,7 +247,7 @@ impl Loader {
     /// What a version's load is written down by: whatever what it takes depends on.
     pub(super) fn key(&self, artifact: &Artifact, fingerprint: &Fingerprint) -> String {
         let Artifact { id, policy, .. } = artifact;
-        let library = self.backends.onnx_runtime.about();
+        let library = self.backends.about;
         let cores = thread::available_parallelism().ok();
         let place = self.placer.about();
         let all = format!("{id:?} {fingerprint:?} {policy:?} {library} {cores:?} {place}");
@@ -281,7 +303,8 @@ impl Loader {
         let stakes = self.stakes(&placements)?;
         let count = placements.iter().map(|(_, group)| group.count).sum();
         progress.enter(Phase::Compile, count);
-        for ((placement, group), stake) in placements.into_iter().zip(stakes) {
+        for ((mut placement, group), stake) in placements.into_iter().zip(stakes) {
+            placement.device = backend.device(placement.device);
             let site = Arc::new(Site::new(Arc::clone(&backend), artifact, placement));
             for _ in 0..group.count {
                 instances.push(Loaded {
@@ -303,6 +326,10 @@ impl Loader {
             let executor = instance.made.executor.as_mut();
             instance.times = warm(executor, &plan, self.clock.as_ref(), &|| progress.step())?;
             rehearse(executor, &plan)?;
+            // What a warm-up that nobody asked for does to it is no reason to refuse a model, but this is.
+            if let Some(death) = instance.site.death() {
+                return Err(LoadError::Died(death).into());
+            }
         }
         if self.budget.is_limited() {
             run_together(&mut instances, &plan, self.clock.as_ref());
@@ -466,7 +493,9 @@ impl Loader {
             instances,
             Arc::clone(&self.clock),
             self.changes.clone(),
+            Breaker::new(self.containment.breaker),
         );
+        self.containment.watchdog.add(&lane);
         let queue = &artifact.policy.queue;
         lane.bound(Levels::new(queue));
         for (group, load, took) in times {
@@ -542,7 +571,7 @@ impl Loader {
             let _ = warm(made.executor.as_mut(), &again, clock.as_ref(), &|| ());
             Ok(made.executor)
         };
-        Instance::new(
+        let mut instance = Instance::new(
             name,
             berth,
             made.executor,
@@ -550,7 +579,11 @@ impl Loader {
             Arc::clone(&plan.stacking),
             Arc::clone(ledger),
             Arc::clone(&self.clock),
-        )
+        );
+        let own = plan.artifact.policy.executor_timeout;
+        let longest = own.or(self.containment.executor_timeout);
+        instance.bound(longest.filter(|longest| !longest.is_zero()));
+        instance
     }
 }
 

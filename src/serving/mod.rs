@@ -3,6 +3,7 @@
 //! Never sees a protocol: no protobuf, no JSON, no socket.
 
 mod assembly;
+mod breaker;
 mod budget;
 mod cache;
 mod catalog;
@@ -45,8 +46,10 @@ mod ticket;
 mod trial;
 mod turns;
 mod walk;
+mod watchdog;
 
 pub use assembly::Assembly;
+pub use breaker::{BreakerPolicy, Casualties};
 pub use cache::{CacheUsage, ResponseCache};
 pub use catalog::{Catalog, IndexEntry, ModelState, Version};
 pub use changes::Changes;
@@ -57,7 +60,7 @@ pub use histogram::{Histogram, ROWS, SECONDS, SHARES, Times};
 pub use journey::{Journey, Leg, Member, Stage, TraceContext, Trip};
 pub use lane::Demand;
 pub use limiter::Limiter;
-pub use loading::{Backends, Loader};
+pub use loading::{Backends, Containment, Loader};
 pub use logbook::Logbook;
 pub use profile::Profile;
 pub use progress::{LoadProgress, Phase};
@@ -68,3 +71,4 @@ pub use request::{
 pub use shared_memory::{Region, RegionKind, RegionMemory, RegionPart, SharedMemory, Span};
 pub use statistics::{BatchCounts, Count, DeviceCounts, Exemplar, Statistics};
 pub use supplied::Supplied;
+pub use watchdog::Watchdog;

@@ -482,7 +482,7 @@ impl Reconciler {
             };
             let fingerprint = folder.fingerprint(*version);
             // What an ensemble is made of may have changed, and nothing is loaded for it.
-            let fixed = folder.policy.ensemble.is_none();
+            let fixed = folder.policy.ensemble.is_none() && !self.catalog.is_taken_out(&id);
             if fixed && known.loaded.get(version) == Some(&fingerprint) {
                 self.catalog.note(&id, ModelState::Ready, "");
                 continue;

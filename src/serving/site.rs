@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::backend::{Artifact, Backend, Executor, LoadError, Placement, Weights};
+use crate::backend::{Artifact, Backend, Death, Executor, LoadError, Placement, Weights};
 use crate::device::SharedDevice;
 
 /// A version on one device, from which its executors are made, and made again.
@@ -58,10 +58,20 @@ impl Site {
             .profiled(&self.artifact, &self.placement, prefix)
     }
 
+    /// How the worker ended that had what was loaded last, if it did.
+    pub(super) fn death(&self) -> Option<Death> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.as_ref()?.weights.death()
+    }
+
     /// One more executor, over the weights that are there unless they are the `lost` ones.
     pub(super) fn executor(&self, lost: Option<u64>) -> Result<Made, LoadError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = lost.map_or(0, |generation| generation + 1);
+        let mut next = lost.map_or(0, |generation| generation + 1);
+        // Those that were lost since nobody can use.
+        if let Some(dead) = loaded.take_if(|one| one.weights.death().is_some()) {
+            next = next.max(dead.generation + 1);
+        }
         let present = loaded.as_ref().filter(|one| one.generation >= next);
         let (weights, generation) = match present {
             Some(one) => (Arc::clone(&one.weights), one.generation),

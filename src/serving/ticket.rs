@@ -26,17 +26,26 @@ pub(super) struct Outputs {
 /// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
 /// the one who waits that no answer will come.
 #[derive(Debug)]
-pub(super) struct Ticket(pub(super) oneshot::Sender<Answer>);
+pub(super) struct Ticket(Option<oneshot::Sender<Answer>>);
 
 impl Ticket {
+    pub(super) fn new(sender: oneshot::Sender<Answer>) -> Self {
+        Self(Some(sender))
+    }
+
     pub(super) fn answer(self, answer: Answer) {
         // Whoever waited may have gone away; then the answer is nobody's.
-        let _ = self.0.send(answer);
+        let _ = self.0.map(|sender| sender.send(answer));
+    }
+
+    /// The promise, for somebody else to keep.
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
     }
 
     /// Whether whoever waited has gone away.
     pub(super) fn is_forsaken(&self) -> bool {
-        self.0.is_closed()
+        self.0.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 

@@ -291,6 +291,36 @@ pub(super) static METRICS: &[Told] = &[
             family.each(snapshot, |version, _| version.executors_alive() as f64);
         },
     ),
+    counter(
+        "jitney_worker_deaths_total",
+        &["model", "version", "device", "reason"],
+        "Processes of the version that ended: crashed, killed, hung, device_lost or exited",
+        |snapshot, family| {
+            for (version, _) in &snapshot.versions {
+                let number = version.id.version.to_string();
+                for ((device, cause), count) in version.casualties().deaths {
+                    let labels = [&*version.id.model, &number, &*device, cause.name()];
+                    family.add(&labels, count as f64);
+                }
+            }
+        },
+    ),
+    counter(
+        "jitney_executor_hangs_total",
+        ON_DEVICE,
+        "Executors in threads of the server that hung",
+        |snapshot, family| family.each_by(snapshot, |version, _| hangs(version)),
+    ),
+    gauge(
+        "jitney_version_taken_out",
+        VERSION,
+        "1 if the version is left alone because its processes die",
+        |snapshot, family| {
+            family.each(snapshot, |version, _| {
+                f64::from(u8::from(version.casualties().taken_out.is_some()))
+            });
+        },
+    ),
     gauge(
         "jitney_learned_batch_seconds",
         &["model", "version", "device"],
@@ -491,6 +521,13 @@ fn learned(
     let times = version.service_times();
     times
         .map(|(device, learned)| (device, nanoseconds(&learned) * 1e-9))
+        .collect()
+}
+
+fn hangs(version: &Version) -> Vec<(String, f64)> {
+    let hangs = version.casualties().hangs.into_iter();
+    hangs
+        .map(|(device, count)| (device.to_string(), count as f64))
         .collect()
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::http::{Wire, post};
 use super::node::{Node, within};
 use super::request::{input, raw};
+use super::workers::Isolated;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,7 +42,16 @@ async fn while_asked<T>(node: &Node, over: impl Future<Output = T>) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_are_told_of_as_many_batches_as_were_asked_for() {
-    let node = digits().await;
+    told_of_operators(digits().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_in_a_process_of_its_own_has_a_profile_too() {
+    let settings = Isolated::new().settings();
+    told_of_operators(Node::with(Path::new("examples/models"), settings).await).await;
+}
+
+async fn told_of_operators(node: Node) {
     let Profile { trace, batches } = while_asked(&node, profile(&node, 3, PATIENCE))
         .await
         .unwrap();

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::node::{Client, Node, infer, within};
 
-const CLIENTS: usize = 8;
+pub(crate) const CLIENTS: usize = 8;
 
 /// Clients that send one request after the other, and panic at the first that is not answered right.
 pub(crate) struct Traffic {

@@ -40,11 +40,6 @@ impl OrtBackend {
         Self { library, graphs }
     }
 
-    /// What the library says of itself.
-    pub fn about(&self) -> &'static str {
-        self.library.about()
-    }
-
     fn session(
         &self,
         artifact: &Artifact,
@@ -67,7 +62,7 @@ impl OrtBackend {
             reason,
         };
         let device = format!("{} {:?}", placement.device.name(), placement.device.uuid());
-        let about = self.about();
+        let about = self.library.about();
         let engines = self.graphs.as_ref();
         let engines = engines.and_then(|it| it.engines(artifact, &device, policy, about));
         let builder = || -> Result<SessionBuilder, LoadError> {

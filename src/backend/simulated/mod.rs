@@ -234,21 +234,27 @@ impl SimulatedExecutor {
         }
         let due = |every: u64| every > 0 && self.batches.is_multiple_of(every);
         assert!(!due(self.policy.panic_every), "simulated panic");
-        let poison = self
-            .policy
-            .panic_on
-            .map(|number| (number as f32).to_le_bytes());
-        if let (Some(poison), Some(input)) = (poison, input)
-            && input.dtype == Dtype::Fp32
-        {
-            let numbers = input.data.as_chunks::<4>().0;
-            assert!(!numbers.contains(&poison), "simulated poison");
+        assert!(!holds(input, self.policy.panic_on), "simulated poison");
+        if holds(input, self.policy.abort_on) {
+            std::process::abort();
+        }
+        if holds(input, self.policy.hang_on) {
+            wait(self.clock.as_ref(), self.clock.now() + LONGEST);
         }
         if due(self.policy.fail_every) {
             return Err(RunError::Failed("simulated failure".to_owned()));
         }
         Ok(())
     }
+}
+
+/// Whether the input has this number, if there is one to look for.
+fn holds(input: Option<&Input<'_>>, number: Option<f32>) -> bool {
+    let (Some(input), Some(number)) = (input, number) else {
+        return false;
+    };
+    let numbers = input.data.as_chunks::<4>().0;
+    input.dtype == Dtype::Fp32 && numbers.contains(&number.to_le_bytes())
 }
 
 /// The input of the same position if it fits, else zeros.

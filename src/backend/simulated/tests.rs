@@ -48,6 +48,8 @@ fn policy() -> SimulatedPolicy {
         fail_every: 0,
         panic_every: 0,
         panic_on: None,
+        abort_on: None,
+        hang_on: None,
         lost_while_exists: None,
         waits_while_exists: None,
     }

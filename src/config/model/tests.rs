@@ -40,6 +40,7 @@ latency_objective_ms = 80
 weight = 3
 default_priority = 2
 response_cache = true
+executor_timeout_ms = 250
 versions = { latest = 2 }
 
 [padding]
@@ -149,6 +150,7 @@ ratio = 0.5
             tensorrt: Some(pairs(&[("ratio", "0.5"), ("trt_fp16_enable", "1")])),
             ..OnnxRuntimePolicy::default()
         }),
+        executor_timeout: Some(Duration::from_millis(250)),
         response_cache: true,
         ..ModelPolicy::default()
     };
@@ -176,6 +178,8 @@ device_memory_bytes = 0
 fail_every = 5
 panic_every = 6
 panic_on = 7.5
+abort_on = 8.5
+hang_on = -9
 lost_while_exists = "lost"
 waits_while_exists = "closed"
 "#;
@@ -201,6 +205,8 @@ waits_while_exists = "closed"
         fail_every: 5,
         panic_every: 6,
         panic_on: Some(7.5),
+        abort_on: Some(8.5),
+        hang_on: Some(-9.0),
         lost_while_exists: Some(PathBuf::from("lost")),
         waits_while_exists: Some(PathBuf::from("closed")),
     };
@@ -267,7 +273,7 @@ cuda = { gpu_mem_limit = [1] }
 outputs = [{ name = "y", dtype = "float", shape = [-2] }, { name = "z" }, 7]
 fixed_ms = nan
 "#;
-    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, ragged, sequence, max_queue_size, default_deadline_ms, latency_objective_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, response_cache, ensemble
+    let expected = r#"m/model.toml:1: max_batch: unknown key; did you mean max_batch_size? allowed here: max_batch_size, batch_axis, max_queue_delay_ms, preferred_batch_sizes, batch_sizes, padding, ragged, sequence, max_queue_size, default_deadline_ms, latency_objective_ms, priority_levels, default_priority, weight, preserve_ordering, queue_timeout, priorities, versions, instances, warm_up, labels, onnxruntime, simulated, inputs, outputs, model_file, parameters, metric_tags, executor_timeout_ms, response_cache, ensemble
 m/model.toml:2: max_queue_delay_ms: found -1; allowed: milliseconds, 0 to 60000
 m/model.toml:3: max_queue_size: found 1.5; allowed: a whole number, 1 to 1000000
 m/model.toml:4: default_deadline_ms: found 0; allowed: milliseconds, 0.001 to 86400000

@@ -78,6 +78,9 @@ fn write_lane(policy: &ModelPolicy, mut put: impl FnMut(&str, Value)) {
     put("weight", whole(policy.queue.weight as usize));
     put("max_queue_size", whole(policy.queue.max_queue_size));
     put("response_cache", policy.response_cache.into());
+    if let Some(timeout) = policy.executor_timeout {
+        put("executor_timeout_ms", milliseconds(timeout));
+    }
     if !policy.instances.is_empty() {
         put("instances", list(policy.instances.iter().map(instance)));
     }
@@ -421,8 +424,13 @@ fn simulated(policy: &SimulatedPolicy) -> Value {
         ("fail_every".to_owned(), bytes(policy.fail_every)),
         ("panic_every".to_owned(), bytes(policy.panic_every)),
     ]);
-    if let Some(number) = policy.panic_on {
-        table.insert("panic_on".to_owned(), Value::Float(number));
+    let poisons = [
+        ("panic_on", policy.panic_on),
+        ("abort_on", policy.abort_on),
+        ("hang_on", policy.hang_on),
+    ];
+    for (key, number) in poisons {
+        table.extend(number.map(|number| (key.to_owned(), Value::Float(number.into()))));
     }
     for (key, file) in [
         ("lost_while_exists", &policy.lost_while_exists),
@@ -464,8 +472,8 @@ mod tests {
             "[ragged]\ninputs = [\"x\", \"y\"]\nbatch_inputs = [{ kind = \"item_shape\", targets = [\"a\", \"b\"], source = \"x\" }, { kind = \"element_count\", dtype = \"FP32\", targets = [\"c\"], source = \"y\" }]\nbatch_outputs = [{ targets = [\"z\"], source = \"x\" }]\n",
             "priority_levels = 3\npreserve_ordering = true\nmodel_file = \"m.onnx\"\nqueue_timeout = { after_ms = 1.001, action = \"delay\", allow_override = true }\n[[priorities]]\nlevel = 2\nmax_queue_size = 7\ntimeout = { after_ms = 3 }\n[[inputs]]\nname = \"x\"\ndtype = \"FP32\"\nshape = [-1, 4]\nreshape = [-1, 2, 2]\nformat = \"NCHW\"\noptional = true\n[[outputs]]\nname = \"y\"\ndtype = \"INT64\"\nshape = [1]\nreshape = []\n[parameters]\np = \"q\"\n[metric_tags]\na = \"b\"\n[[warm_up.requests]]\nname = \"w\"\nrows = 2\ncount = 3\n[warm_up.requests.inputs]\nx = { dtype = \"FP32\", shape = [4] }\ny = { dtype = \"BYTES\", shape = [1], random = true }\nz = { dtype = \"BYTES\", shape = [1], file = \"z\" }\n[onnxruntime]\ninter_threads = 2\nparallel = true\nmemory_pattern = false\narena = true\n[onnxruntime.run]\n\"memory.enable_memory_arena_shrinkage\" = \"cpu:0\"\n",
             "[labels]\ny = \"labels/en.txt\"\n",
-            "response_cache = true\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nlatency_objective_ms = 8.5\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
-            "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nlost_while_exists = \"gone\"\nwaits_while_exists = \"closed\"\n",
+            "response_cache = true\nexecutor_timeout_ms = 1500\nmax_batch_size = 7\nweight = 3\nbatch_axis = \"none\"\nmax_queue_delay_ms = 1.5\ndefault_deadline_ms = 20\nlatency_objective_ms = 8.5\nversions = { specific = [2, 3] }\n[[instances]]\ncount = 2\ndevice = \"cuda:1\"\nthreads = 3\npriority = 2\nresources = [{ name = \"r\", count = 3, global = true }, { name = \"s\" }]\n[[instances]]\ndevice = \"cpu\"\n[warm_up]\nruns = 2\n[warm_up.shapes]\nx = [3, 4]\n[onnxruntime]\noptimization = \"basic\"\nshare_weights = true\n[onnxruntime.session]\n\"session.x\" = \"1\"\n[onnxruntime.cuda]\nuse_tf32 = 0\n[onnxruntime.tensorrt]\ntrt_fp16_enable = 1\n",
+            "versions = \"all\"\n[simulated]\ninputs = [{ name = \"x\", dtype = \"FP32\", shape = [-1, 2] }]\noutputs = [{ name = \"y\", dtype = \"BYTES\", shape = [-1] }]\nfixed_ms = 2.25\nper_row_ms = 0.1\nmemory_bytes = 5\ntime_sliced = true\ndevice_memory_bytes = 9\nfail_every = 3\nabort_on = 2.5\nhang_on = 3\nlost_while_exists = \"gone\"\nwaits_while_exists = \"closed\"\n",
         ] {
             let file = Path::new("model.toml");
             let policy = read_model_policy(file, source).unwrap();

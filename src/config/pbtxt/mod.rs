@@ -89,6 +89,7 @@ fn policy(model: &str, message: &DynamicMessage, draft: &mut Draft) -> ModelPoli
         backend: BackendPolicy::OnnxRuntime(runtime),
         labels: tensors::labels(&config, draft),
         response_cache: cache::read(&config, draft),
+        executor_timeout: None,
         // An ensemble has no tensors but those of its graph.
         tensors: match ensemble {
             Some(_) => TensorsPolicy::default(),

@@ -60,6 +60,15 @@ fn defaults() -> ServerConfig {
         watch_interval: Duration::from_millis(2_000),
         load_models: Vec::new(),
         load_threads: 2,
+        isolation: IsolationConfig {
+            process: false,
+            worker_executable: None,
+            worker_load_timeout: Duration::from_millis(600_000),
+            executor_timeout: None,
+            max_worker_deaths: 5,
+            worker_death_window: Duration::from_millis(60_000),
+            worker_rest: Duration::from_millis(600_000),
+        },
         rate_limit: false,
         rate_limit_resources: Vec::new(),
         response_cache_bytes: 0,
@@ -138,6 +147,13 @@ model_control = "explicit"
 watch_interval_ms = 10
 load_model = ["a", "b"]
 load_threads = 3
+isolation = "process"
+worker_executable = "/opt/confined"
+worker_load_timeout_ms = 1
+executor_timeout_ms = 2
+max_worker_deaths = 3
+worker_death_window_ms = 4
+worker_rest_ms = 5
 rate_limit = "execution_count"
 rate_limit_resource = ["slots:2:cpu"]
 response_cache_bytes = 1000000
@@ -214,6 +230,15 @@ trace_settings = false
         watch_interval: Duration::from_millis(10),
         load_models: vec!["a".to_owned(), "b".to_owned()],
         load_threads: 3,
+        isolation: IsolationConfig {
+            process: true,
+            worker_executable: Some(PathBuf::from("/opt/confined")),
+            worker_load_timeout: Duration::from_millis(1),
+            executor_timeout: Some(Duration::from_millis(2)),
+            max_worker_deaths: 3,
+            worker_death_window: Duration::from_millis(4),
+            worker_rest: Duration::from_millis(5),
+        },
         rate_limit: true,
         rate_limit_resources: vec![OfferedResource {
             name: "slots".to_owned(),
@@ -267,6 +292,18 @@ trace_settings = false
         },
     };
     assert_eq!(resolve_with(source, &[]), Ok(expected));
+}
+
+#[test]
+fn a_batch_may_run_for_ever_only_where_it_cannot_be_killed() {
+    let timeout = |flags: &[&str]| {
+        let config = resolve(&[&["models"], flags].concat()).unwrap();
+        config.isolation.executor_timeout
+    };
+    assert_eq!(timeout(&[]), None);
+    let process = "--isolation=process";
+    assert_eq!(timeout(&[process]), Some(Duration::from_secs(60)));
+    assert_eq!(timeout(&[process, "--executor-timeout-ms=0"]), None);
 }
 
 #[test]

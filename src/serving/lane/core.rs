@@ -54,8 +54,13 @@ pub(super) struct Core {
     pub(super) held: bool,
     /// Executors that can run a batch, by group.
     pub(super) alive: Vec<usize>,
+    /// Of those that cannot, whose workers are about to be there again, by group: requests wait for
+    /// them.
+    returning: Vec<usize>,
     /// Why the last executor went down.
     pub(super) down: String,
+    /// Whether the version is left alone.
+    pub(super) taken_out: bool,
     pub(super) closed: bool,
     /// How many requests were queued again that have to travel alone.
     pub(super) suspects: u64,
@@ -98,8 +103,10 @@ impl Core {
             parked: 0,
             alarm: None,
             held: false,
+            returning: vec![0; alive.len()],
             alive,
             down: String::new(),
+            taken_out: false,
             closed: false,
             suspects: 0,
             others: None,
@@ -124,6 +131,10 @@ impl Core {
                     false => Decision::Hold,
                 };
             };
+            // One whose worker has just died would only cost its batch another try.
+            if let Some(broken) = instance.ended().filter(|_| !self.batcher.is_empty()) {
+                return Decision::Do(Next::Mend(instance, broken));
+            }
             match self.depart_with_resources(&mut instance, now) {
                 Some(step) => break (instance, step),
                 // Another lane was quicker.
@@ -247,15 +258,61 @@ impl Core {
         }
     }
 
+    /// Leaves the version alone, if there is a reason to.
+    pub(super) fn take_out(&mut self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.down = reason;
+            self.taken_out = true;
+        }
+    }
+
+    /// Sets aside those instances that have nothing to do and whose workers have ended; how many.
+    pub(super) fn set_dead_aside(&mut self) -> usize {
+        let before = self.broken.len();
+        let mut idle = Vec::with_capacity(self.idle.len());
+        for instance in self.idle.drain(..) {
+            match instance.ended() {
+                Some(broken) => self.broken.push((instance, broken)),
+                None => idle.push(instance),
+            }
+        }
+        self.idle = idle;
+        self.broken.len() - before
+    }
+
+    /// Executors that can run a batch.
     pub(super) fn alive(&self) -> usize {
-        self.alive.iter().sum()
+        match self.taken_out {
+            true => 0,
+            false => self.alive.iter().sum(),
+        }
+    }
+
+    /// Whether a request that is queued will find an executor: now, or in a moment.
+    pub(super) fn has_prospects(&self) -> bool {
+        self.alive() > 0 || (!self.taken_out && self.returning.iter().any(|count| *count > 0))
     }
 
     pub(super) fn count_alive(&mut self, group: usize, change: impl FnOnce(usize) -> usize) {
         if let Some(alive) = self.alive.get_mut(group) {
             *alive = change(*alive);
-            self.batcher.set_alive(group, *alive);
         }
+        self.tell_alive(group);
+    }
+
+    /// One more or less of a group is about to be there again.
+    pub(super) fn count_returning(&mut self, group: usize, change: impl FnOnce(usize) -> usize) {
+        if let Some(returning) = self.returning.get_mut(group) {
+            *returning = change(*returning);
+        }
+        self.tell_alive(group);
+    }
+
+    /// The scheduler reckons with those that requests wait for.
+    fn tell_alive(&mut self, group: usize) {
+        let count = |counts: &[usize]| counts.get(group).copied().unwrap_or(0);
+        let executors = count(&self.alive) + count(&self.returning);
+        self.batcher.set_alive(group, executors);
     }
 
     /// Takes one thread out of those that wait, if there is an instance for it to run.

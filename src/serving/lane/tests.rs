@@ -10,13 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::backend::{Executor, Input, LoadError, RunError};
+use crate::backend::{Cause, Executor, Input, LoadError, RunError};
 use crate::clock::Sleep;
 use crate::device::{Inventory, SharedDevice, SimulatedDevices};
 use crate::model::{
     DeviceChoice, Dimension, InstanceGroup, NeededResource, OfferedResource, Signature, TensorSpec,
 };
 use crate::scheduler::ShapeClass;
+use crate::serving::breaker::BreakerPolicy;
 use crate::serving::budget::Budget;
 use crate::serving::limiter::Limiter;
 use crate::serving::placing::Placer;
@@ -71,6 +72,8 @@ struct Faults {
     loses: u64,
     poison: u64,
     no_room: bool,
+    /// Of the executor's worker.
+    dies: u64,
 }
 
 /// Gives back what it is given, or fails.
@@ -98,6 +101,13 @@ impl Executor for Echo {
         }
         if self.random.one_in(self.faults.loses) {
             return Err(RunError::DeviceLost("lost".to_owned()));
+        }
+        if self.random.one_in(self.faults.dies) {
+            return Err(RunError::Died(Death {
+                worker: self.random.below(1 << 30),
+                cause: Cause::Crashed,
+                reason: "died".to_owned(),
+            }));
         }
         if self.random.one_in(self.faults.fails) {
             return Err(RunError::Failed("failed".to_owned()));
@@ -195,6 +205,7 @@ impl World {
             loses: rarely(15),
             poison: rarely(10),
             no_room: rarely(1) == 1,
+            dies: rarely(12),
         };
         let clock = Arc::new(VirtualClock::default());
         let limiter = limiter(&mut random);
@@ -313,14 +324,45 @@ impl World {
                 mut instance,
                 broken,
             } => {
+                if let Some(pause) = self.stays_away(now, lane, &instance, &broken) {
+                    let event = Event::Mends {
+                        lane,
+                        instance,
+                        broken,
+                    };
+                    return self.at(now + pause, event);
+                }
                 instance.mend(&broken).unwrap();
                 self.free[lane] += 1;
                 self.mended += 1;
-                self.lanes[lane].executor_up(instance.berth.group);
+                self.lanes[lane].executor_up(instance.berth.group, &broken);
                 drop(self.lanes[lane].give_back(instance));
             }
             Event::Wakes { lane } => self.lanes[lane].lock().parked = 0,
         }
+    }
+
+    /// For how long yet an instance is not mended: its version rests, or its new worker does not start.
+    fn stays_away(
+        &mut self,
+        now: Moment,
+        lane: usize,
+        instance: &Instance,
+        broken: &Broken,
+    ) -> Option<Duration> {
+        broken.death.as_ref()?;
+        let pause = self.lanes[lane].breaker.pause(now);
+        if !pause.is_zero() {
+            return Some(pause);
+        }
+        self.random.one_in(3).then(|| {
+            let failed = NotMended {
+                reason: "gone".to_owned(),
+                death: None,
+            };
+            self.lanes[lane].not_back(instance, broken, &failed);
+            Duration::from_millis(1)
+        })
     }
 
     fn arrives(&mut self, now: Moment, lane: usize, number: usize) {
@@ -402,7 +444,10 @@ impl World {
             Err(status) => match status.code {
                 Code::DeadlineExceeded => assert!(request.deadline.is_some()),
                 // The inputs' own fault, or that of a run that failed with nobody else in it.
-                Code::Internal => assert!(poisonous || self.faults.fails > 0, "{status:?}"),
+                Code::Internal => assert!(
+                    poisonous || self.faults.fails > 0 || self.faults.dies > 0,
+                    "{status:?}"
+                ),
                 // An executor broke under it twice, or none was left.
                 Code::Unavailable => assert!(self.mended > 0, "{status:?}"),
                 _ => panic!("{status:?}"),
@@ -496,6 +541,11 @@ fn lanes(
             instances,
             Arc::clone(clock) as _,
             Changes::default(),
+            Breaker::new(BreakerPolicy {
+                deaths: 2 + random.below(3) as usize,
+                window: Duration::from_millis(20),
+                rest: Duration::from_millis(random.below(20)),
+            }),
         )
     });
     lanes.collect()

@@ -41,7 +41,7 @@ impl Trial<'_> {
         let mut answers = |requests: &[&[Tensor]]| {
             let inputs = ragged.whole(requests).map_err(RunError::Failed)?;
             let outputs = run(executor, &inputs)?;
-            Ok(shares(ragged, &signature, &outputs, requests))
+            Ok::<_, RunError>(shares(ragged, &signature, &outputs, requests))
         };
         let alone = [answers(&[&first])?, answers(&[&second])?].concat();
         let together = answers(&[&first, &second])?;
