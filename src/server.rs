@@ -100,6 +100,9 @@ impl Machine {
     pub fn open(config: &ServerConfig) -> Result<Self, StartError> {
         let library = Library::load(&config.onnxruntime)?;
         let inventory = Arc::new(Inventory::detect());
+        for error in inventory.broken() {
+            tracing::error!(%error, "a GPU cannot be used; the others are");
+        }
         inventory.choose(&config.device, &config.device)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
         let backends = Backends {
