@@ -14,6 +14,7 @@ pub(crate) const INVALID_DEVICE: Code = 101;
 pub(crate) const INVALID_CONTEXT: Code = 201;
 pub(crate) const OPERATING_SYSTEM: Code = 304;
 pub(crate) const INVALID_HANDLE: Code = 400;
+pub(crate) const NOT_SUPPORTED: Code = 801;
 
 /// The name and the sentence that go with a code.
 pub(crate) fn told(code: Code) -> (&'static CStr, &'static CStr) {
@@ -41,6 +42,7 @@ pub(crate) fn told(code: Code) -> (&'static CStr, &'static CStr) {
             c"CUDA_ERROR_ILLEGAL_ADDRESS",
             c"an illegal memory access was encountered",
         ),
+        NOT_SUPPORTED => (c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
         803 => (
             c"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
             c"system has unsupported display driver / cuda driver combination",

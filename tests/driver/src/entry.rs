@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::slice;
 
 use crate::code::{
-    self, Code, INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, OPERATING_SYSTEM, OUT_OF_MEMORY,
-    SUCCESS,
+    self, Code, INVALID_CONTEXT, INVALID_HANDLE, INVALID_VALUE, NOT_SUPPORTED, OPERATING_SYSTEM,
+    OUT_OF_MEMORY, SUCCESS,
 };
 use crate::memory::{self, Name};
 use crate::process::{Allocation, current, early, make_current, on_device, started};
@@ -339,4 +339,10 @@ extern "C" fn cuIpcCloseMemHandle(start: u64) -> Code {
         }
         Ok(())
     })
+}
+
+/// ONNX Runtime's CUDA provider is linked with it; nothing here can run what it is for.
+#[unsafe(no_mangle)]
+extern "C" fn cuTensorMapEncodeTiled() -> Code {
+    early("cuTensorMapEncodeTiled", |_, _| Err(NOT_SUPPORTED))
 }
