@@ -18,7 +18,7 @@ use crate::device::{Inventory, Unavailable};
 use crate::frontend::{
     Api, Console, Frontend, Limits, Origins, Policy, Protocols, Readiness, Security, SecurityError,
 };
-use crate::repository::{RemoteSettings, RepositoryError, Uploads};
+use crate::repository::{FolderRules, RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
     Backends, Catalog, Control, Engine, Limiter, Loader, Reconciler, Repository, ResponseCache,
     SharedMemory,
@@ -106,7 +106,9 @@ impl Machine {
         inventory.choose(&config.device, &config.device)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
         let backends = Backends {
-            onnx_runtime: Arc::new(OrtBackend::new(Arc::clone(&library))),
+            onnx_runtime: Arc::new(
+                OrtBackend::new(Arc::clone(&library)).with_most_bytes(config.max_model_bytes),
+            ),
             simulated: Arc::new(SimulatedBackend::new(
                 Arc::clone(&clock),
                 inventory.simulated(),
@@ -406,7 +408,13 @@ pub fn repository(
         max_objects: config.max_repository_objects,
     };
     match &config.repository {
-        Location::Folder(root) => Repository::open(root),
+        Location::Folder(root) => {
+            let rules = FolderRules {
+                follow_links: config.follow_links,
+                max_entries: config.max_repository_objects,
+            };
+            Repository::open(root, rules)
+        }
         Location::Store(url) => Repository::open_store(url, settings, Arc::clone(clock)),
     }
 }

@@ -2,6 +2,7 @@
 //! Uses `device` for where to run; the only place that names `ort`.
 //! Never falls back to another device than the one it was given.
 
+mod contents;
 mod element;
 mod executor;
 mod library;
@@ -28,12 +29,24 @@ use shared::SharedSession;
 #[derive(Clone, Debug)]
 pub struct OrtBackend {
     library: Arc<Library>,
+    /// Bytes that the files of a version may have.
+    most_bytes: u64,
 }
 
 impl OrtBackend {
     /// A backend that uses this library.
     pub fn new(library: Arc<Library>) -> Self {
-        Self { library }
+        Self {
+            library,
+            most_bytes: u64::MAX,
+        }
+    }
+
+    /// The same, which loads no version whose files have more bytes.
+    #[must_use]
+    pub fn with_most_bytes(mut self, most_bytes: u64) -> Self {
+        self.most_bytes = most_bytes;
+        self
     }
 
     fn session(
@@ -57,6 +70,7 @@ impl OrtBackend {
             device: id.to_string(),
             reason,
         };
+        contents::check(&artifact.file, self.most_bytes).map_err(model_error)?;
         let builder = Session::builder(self.library.environment())
             .map_err(|error| model_error(error.to_string()))?;
         let mut builder = options(builder, policy, placement.threads).map_err(model_error)?;
