@@ -89,8 +89,9 @@ def beyond_reading():
     return b"\x08\x09" + field(7, deep)
 
 
-def function(*nodes, name="f"):
-    return helper.make_function("own", name, ["a"], ["b"], list(nodes),
+def function(name, other):
+    """A function that calls another."""
+    return helper.make_function("own", name, ["a"], ["b"], [node(other, ["a"], ["b"], domain="own")],
                                 [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])
 
 
@@ -132,6 +133,8 @@ HOSTILE = {
     "branches": nested(20),
     "branches_beyond_reading": beyond_reading(),
     "without_branches": without_branches(),
+    "recursive": model([CALL], functions=[function("f", "f")]),
+    "recursive_by_another": model([CALL], functions=[function("f", "g"), function("g", "f")]),
     "huge_constant": constant("ConstantOfShape", [2**40]),
     "overflowing_constant": constant("ConstantOfShape", [2**40, 2**40]),
     "negative_constant": constant("ConstantOfShape", [-5]),
