@@ -269,7 +269,7 @@ impl Trial<'_> {
         specs
             .map(|(position, spec)| {
                 if self.left_out.contains(&position) {
-                    return Tensor::absent(spec.dtype);
+                    return Ok(Tensor::absent(spec.dtype));
                 }
                 let padding = self.stacking.padding.as_ref();
                 if let Some(padding) = padding.filter(|padding| padding.is_mask(position))
