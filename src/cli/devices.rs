@@ -14,6 +14,9 @@ impl Devices {
         for device in inventory.devices() {
             super::say!("{}", describe(device.as_ref()));
         }
+        for error in inventory.broken() {
+            super::say!("{error}: it cannot be used");
+        }
         if let Some(reason) = inventory.cuda_absence() {
             super::say!("no CUDA device: {reason}");
         }
@@ -31,5 +34,7 @@ fn describe(device: &dyn Device) -> String {
         ),
         Err(error) => error.to_string(),
     };
-    format!("{}: {}; {memory}", device.id(), device.name())
+    let uuid = device.uuid().map(|uuid| format!(" ({uuid})"));
+    let uuid = uuid.unwrap_or_default();
+    format!("{}: {}{uuid}; {memory}", device.id(), device.name())
 }

@@ -31,6 +31,9 @@ pub(super) struct Worker {
     /// Bytes of them.
     #[arg(long)]
     graph_cache_bytes: u64,
+    /// Bytes that the files of a version may have.
+    #[arg(long)]
+    max_model_bytes: u64,
 }
 
 impl Worker {
@@ -40,6 +43,7 @@ impl Worker {
         let equipped = Equipped {
             onnxruntime: self.onnxruntime,
             graphs: GraphCache::new(&self.cache_dir, self.graph_cache_bytes),
+            most_bytes: self.max_model_bytes,
             simulated: Arc::default(),
         };
         serve(lifeline, equipped);
@@ -50,6 +54,7 @@ impl Worker {
 struct Equipped {
     onnxruntime: PathBuf,
     graphs: Option<GraphCache>,
+    most_bytes: u64,
     simulated: Arc<SimulatedDevices>,
 }
 
@@ -63,7 +68,8 @@ impl Equipment for Equipped {
             BackendPolicy::OnnxRuntime(_) => {
                 let library = Library::load(&self.onnxruntime);
                 let library = library.map_err(|error| error.to_string())?;
-                Ok(Arc::new(OrtBackend::new(library, self.graphs.clone())))
+                let backend = OrtBackend::new(library, self.graphs.clone());
+                Ok(Arc::new(backend.with_most_bytes(self.most_bytes)))
             }
             BackendPolicy::Simulated(_) => {
                 let clock = Arc::new(MonotonicClock::start());

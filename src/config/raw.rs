@@ -34,7 +34,7 @@ pub struct RawServer {
     #[arg(long, value_name = "MS", env = "JITNEY_REPOSITORY_REST_MS")]
     pub repository_rest_ms: Option<String>,
 
-    /// Objects that a store may list, 1 to 10000000 [default: 100000]
+    /// Objects that a store may list, and files of a model in a folder, 1 to 10000000 [default: 100000]
     ///
     /// If there are more, nothing changes and the log says so.
     #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_REPOSITORY_OBJECTS")]
@@ -264,6 +264,18 @@ pub struct RawServer {
     /// models are loaded. 0 takes none.
     #[arg(long, value_name = "BYTES", env = "JITNEY_MAX_UPLOADED_BYTES")]
     pub max_uploaded_bytes: Option<String>,
+
+    /// Bytes of a version's files that are read, at least 1 [default: 68719476736, 64 GiB]
+    ///
+    /// Its model.onnx and the files in which that has its weights. A larger version is not loaded.
+    #[arg(long, value_name = "BYTES", env = "JITNEY_MAX_MODEL_BYTES")]
+    pub max_model_bytes: Option<String>,
+
+    /// Let links lead out of the repository: true or false [default: false]
+    ///
+    /// For folders only. A model whose folder has such a link is else not loaded.
+    #[arg(long, value_name = "BOOL", env = "JITNEY_FOLLOW_LINKS")]
+    pub follow_links: Option<String>,
 
     /// Largest message in bytes, 1024 to 2147483647 [default: 67108864, 64 MiB]
     ///

@@ -198,6 +198,13 @@ impl RawServer {
                 0..=1 << 40,
                 1 << 30,
             ),
+            max_model_bytes: s.one(
+                "max_model_bytes",
+                self.max_model_bytes,
+                whole_from(1),
+                64 * GIB as u64,
+            ),
+            follow_links: s.one("follow_links", self.follow_links, Truth, false),
             max_message_bytes: s.count(
                 "max_message_bytes",
                 self.max_message_bytes,

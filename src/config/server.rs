@@ -19,7 +19,7 @@ pub struct ServerConfig {
     pub cache_bytes: u64,
     /// How long the objects of a version in a store stay as they are before it is taken.
     pub repository_rest: Duration,
-    /// Objects that a store may list.
+    /// Objects that a store may list, and files that a model in a folder may have.
     pub max_repository_objects: usize,
     /// Where gRPC is served.
     pub grpc_address: SocketAddr,
@@ -73,6 +73,10 @@ pub struct ServerConfig {
     pub response_cache_bytes: usize,
     /// Bytes of files that came with loads and are kept.
     pub max_uploaded_bytes: u64,
+    /// Bytes of a version's files that are read.
+    pub max_model_bytes: u64,
+    /// Whether links may lead out of the repository.
+    pub follow_links: bool,
     /// The largest message that is read or written.
     pub max_message_bytes: usize,
     /// Calls in progress on one connection.

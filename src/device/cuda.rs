@@ -1,8 +1,8 @@
 //! CUDA GPUs by the driver API, whose library is looked for at run time.
 //!
 //! Kept thin: each function is one or two calls of the driver, after its documentation
-//! (<https://docs.nvidia.com/cuda/cuda-driver-api>). Not run on a GPU yet; the tests below run where
-//! there is one and say so where there is none.
+//! (<https://docs.nvidia.com/cuda/cuda-driver-api>). Not run on a GPU yet: the tests below run where
+//! there is one and say so where there is none; tests/it/driver.rs has a driver that is not one.
 
 mod ipc;
 
@@ -16,6 +16,10 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use super::{Device, DeviceError, DeviceId, HostMemory, Memory};
 pub use ipc::CudaIpcMemory;
 
+/// The CUDA version, times 1000, that has every entry point which is called (cuIpcOpenMemHandle_v2 and
+/// cuDevicePrimaryCtxRelease_v2 are the newest). A missing one would be a panic.
+const OLDEST: i32 = 11_000;
+
 /// Why there is no CUDA GPU, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CudaAbsence {
@@ -27,6 +31,13 @@ pub enum CudaAbsence {
     /// The driver is there and does not start.
     #[error("the NVIDIA driver did not start: {0}; see what nvidia-smi says")]
     DriverFailed(String),
+    /// The driver is older than the entry points that are called.
+    #[error(
+        "the NVIDIA driver is too old: it offers CUDA {0}.{1}, and at least {major}.{minor} is needed; update the driver",
+        major = OLDEST / 1000,
+        minor = OLDEST % 1000 / 10
+    )]
+    TooOld(i32, i32),
     /// The driver sees no GPU.
     #[error(
         "the NVIDIA driver sees no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES, or that the container was given one"
@@ -48,8 +59,9 @@ impl fmt::Debug for CudaDevice {
 }
 
 impl CudaDevice {
-    /// Every CUDA GPU that the driver sees.
-    pub fn enumerate() -> Result<Vec<Self>, CudaAbsence> {
+    /// Every CUDA GPU that the driver sees, and the errors of those that cannot be used; an error if none
+    /// can.
+    pub fn enumerate() -> Result<(Vec<Self>, Vec<DeviceError>), CudaAbsence> {
         // SAFETY: only opens the driver's library and closes it, which runs nothing but its
         // initialisers. Without this look, the first call of the driver would panic.
         if !unsafe { sys::is_culib_present() } {
@@ -59,14 +71,24 @@ impl CudaDevice {
             sys::CUresult::CUDA_ERROR_NO_DEVICE => CudaAbsence::NoDevice,
             _ => CudaAbsence::DriverFailed(error.to_string()),
         };
+        let version = version().map_err(failed)?;
+        if version < OLDEST {
+            return Err(CudaAbsence::TooOld(version / 1000, version % 1000 / 10));
+        }
         result::init().map_err(failed)?;
         let count = u32::try_from(CudaContext::device_count().map_err(failed)?).unwrap_or(0);
-        if count == 0 {
-            return Err(CudaAbsence::NoDevice);
+        let (mut usable, mut broken) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            match Self::open(number) {
+                Ok(device) => usable.push(device),
+                Err(error) => broken.push(self::failed(number, error)),
+            }
         }
-        (0..count)
-            .map(|number| Self::open(number).map_err(failed))
-            .collect()
+        match (usable.is_empty(), broken.first()) {
+            (true, Some(error)) => Err(CudaAbsence::DriverFailed(error.to_string())),
+            (true, None) => Err(CudaAbsence::NoDevice),
+            (false, _) => Ok((usable, broken)),
+        }
     }
 
     fn open(number: u32) -> Result<Self, DriverError> {
@@ -77,6 +99,14 @@ impl CudaDevice {
             context,
         })
     }
+}
+
+/// CUDA's version, times 1000, that the driver offers; it need not be started.
+fn version() -> Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: `version` is ours to write.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
 }
 
 fn failed(number: u32, error: DriverError) -> DeviceError {
@@ -220,7 +250,7 @@ mod tests {
     #[test]
     fn a_gpu_has_memory_and_gives_pinned_memory() {
         let devices = match CudaDevice::enumerate() {
-            Ok(devices) => devices,
+            Ok((devices, _)) => devices,
             Err(absence) => {
                 eprintln!("skipped: {absence}");
                 return;

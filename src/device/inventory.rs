@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cuda::CudaAbsence;
 use super::simulated::SimulatedDevices;
-use super::{CudaDevice, DeviceId, HostDevice, SharedDevice};
+use super::{CudaDevice, DeviceError, DeviceId, HostDevice, SharedDevice};
 use crate::model::DeviceChoice;
 
 /// A device was asked for that is not there.
@@ -17,6 +17,14 @@ pub enum Unavailable {
         asked: String,
         /// What is missing, and what to do.
         absence: CudaAbsence,
+    },
+    /// That GPU is there and fails.
+    #[error("device = \"cuda:{number}\" cannot be used: {reason}; see what nvidia-smi says")]
+    Broken {
+        /// Its number.
+        number: u32,
+        /// What the driver said.
+        reason: String,
     },
     /// There are GPUs, but not that one.
     #[error("device = \"cuda:{number}\" is not available: there are {count} GPUs, from cuda:0")]
@@ -33,6 +41,7 @@ pub enum Unavailable {
 pub struct Inventory {
     host: SharedDevice,
     cuda: Result<Vec<SharedDevice>, CudaAbsence>,
+    broken: Vec<DeviceError>,
     simulated: Arc<SimulatedDevices>,
 }
 
@@ -45,9 +54,14 @@ impl Inventory {
                 .map(|device| Arc::new(device) as SharedDevice)
                 .collect()
         };
+        let (cuda, broken) = match CudaDevice::enumerate() {
+            Ok((devices, broken)) => (Ok(share(devices)), broken),
+            Err(absence) => (Err(absence), Vec::new()),
+        };
         Self {
             host: Arc::new(HostDevice::detect()),
-            cuda: CudaDevice::enumerate().map(share),
+            cuda,
+            broken,
             simulated: Arc::default(),
         }
     }
@@ -63,6 +77,11 @@ impl Inventory {
     /// Why there is no CUDA GPU, if there is none.
     pub fn cuda_absence(&self) -> Option<&CudaAbsence> {
         self.cuda.as_ref().err()
+    }
+
+    /// GPUs that are there beside others and cannot be used.
+    pub fn broken(&self) -> &[DeviceError] {
+        &self.broken
     }
 
     /// The simulated devices.
@@ -103,6 +122,10 @@ impl Inventory {
 
     fn gpu(&self, number: u32) -> Result<Vec<SharedDevice>, Unavailable> {
         let gpus = self.gpus(&format!("cuda:{number}"))?;
+        let broken = |error: &&DeviceError| error.device == DeviceId::Cuda(number);
+        if let Some(DeviceError { reason, .. }) = self.broken.iter().find(broken).cloned() {
+            return Err(Unavailable::Broken { number, reason });
+        }
         let found = gpus
             .iter()
             .find(|device| device.id() == DeviceId::Cuda(number));
@@ -110,7 +133,7 @@ impl Inventory {
             .map(|device| vec![Arc::clone(device)])
             .ok_or(Unavailable::NoSuchGpu {
                 number,
-                count: gpus.len(),
+                count: gpus.len() + self.broken.len(),
             })
     }
 }
@@ -123,6 +146,7 @@ mod tests {
         Inventory {
             host: Arc::new(HostDevice::detect()),
             cuda: Err(CudaAbsence::NoDriver),
+            broken: Vec::new(),
             simulated: Arc::default(),
         }
     }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::RepositoryError;
 
 /// Deeper folders than this are not looked into; a model has no reason to be there.
-const MOST_DEPTH: usize = 8;
+pub(super) const MOST_DEPTH: usize = 8;
 
 /// Names, sizes and times of all files below a folder; of objects also what the store calls them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use crate::model::{ModelPolicy, VersionId, VersionPolicy};
 const CONFIGURATION: &str = "model.toml";
 /// The file that says it where there is no `model.toml`, in Triton's form.
 const TRITON: &str = "config.pbtxt";
+/// More than any configuration takes, with a ModelConfig for each of thousands of tensors.
+const MOST_CONFIGURATION: u64 = 16 << 20;
 /// The model's file in a version's folder, if the policy names no other.
 const MODEL: &str = "model.onnx";
 
@@ -132,7 +134,18 @@ impl ModelFolder {
 
 /// The text of a file, if it is there.
 fn text_of(file: &Path) -> Result<Option<String>, RepositoryError> {
-    match fs::read_to_string(file) {
+    let read = || {
+        let mut text = String::new();
+        let read = File::open(file)?
+            .take(MOST_CONFIGURATION + 1)
+            .read_to_string(&mut text)?;
+        if read as u64 > MOST_CONFIGURATION {
+            let why = format!("it has more than {MOST_CONFIGURATION} bytes");
+            return Err(io::Error::other(why));
+        }
+        Ok(text)
+    };
+    match read() {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(RepositoryError::File {

@@ -7,6 +7,7 @@ mod fetched;
 mod fingerprint;
 mod folder;
 mod labels;
+mod links;
 mod needs;
 mod remote;
 mod uploads;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use fetched::Fetched;
 pub use fingerprint::Fingerprint;
 pub use folder::ModelFolder;
+pub use links::FolderRules;
 pub use needs::MOST_NESTED;
 use remote::Mirror;
 pub use remote::{RemoteError, RemoteSettings};
@@ -92,7 +94,7 @@ pub enum RepositoryError {
 #[derive(Clone, Debug)]
 enum Place {
     /// A folder.
-    Folder(PathBuf),
+    Folder(PathBuf, FolderRules),
     /// A store, and folders in the cache for what is taken from there.
     Store(Arc<Mirror>),
 }
@@ -107,14 +109,14 @@ pub struct Repository {
 
 impl Repository {
     /// The repository at `root`, which must be a folder that can be read.
-    pub fn open(root: &Path) -> Result<Self, RepositoryError> {
+    pub fn open(root: &Path, rules: FolderRules) -> Result<Self, RepositoryError> {
         fs::read_dir(root).map_err(|source| RepositoryError::Root {
             root: root.to_owned(),
             source,
         })?;
         Ok(Self {
             root: root.to_owned(),
-            place: Place::Folder(root.to_owned()),
+            place: Place::Folder(root.to_owned(), rules),
         })
     }
 
@@ -148,7 +150,7 @@ impl Repository {
     /// it is asked.
     pub async fn look(&self) -> Result<(), RepositoryError> {
         match &self.place {
-            Place::Folder(_) => Ok(()),
+            Place::Folder(..) => Ok(()),
             Place::Store(mirror) => Ok(mirror.look().await?),
         }
     }
@@ -156,7 +158,7 @@ impl Repository {
     /// Looks at one model of a store, until it rests.
     pub async fn look_at(&self, model: &str) -> Result<(), RepositoryError> {
         match &self.place {
-            Place::Folder(_) => Ok(()),
+            Place::Folder(..) => Ok(()),
             Place::Store(mirror) => Ok(mirror.look_at(model).await?),
         }
     }
@@ -164,7 +166,7 @@ impl Repository {
     /// Brings what a store has of a model to this machine, and says how much of it has come.
     pub async fn bring(&self, model: &str, fetched: &Fetched) -> Result<(), RepositoryError> {
         match &self.place {
-            Place::Folder(_) => Ok(()),
+            Place::Folder(..) => Ok(()),
             Place::Store(mirror) => Ok(mirror.bring(model, fetched).await?),
         }
     }
@@ -179,7 +181,7 @@ impl Repository {
     /// The time to the next look, where they are `interval` apart if all is well.
     pub fn pause(&self, interval: Duration) -> Duration {
         match &self.place {
-            Place::Folder(_) => interval,
+            Place::Folder(..) => interval,
             Place::Store(mirror) => mirror.pause(interval),
         }
     }
@@ -192,7 +194,7 @@ impl Repository {
     /// Whether a model that could not be brought may be tried again.
     pub fn is_due(&self, model: &str) -> bool {
         match &self.place {
-            Place::Folder(_) => true,
+            Place::Folder(..) => true,
             Place::Store(mirror) => mirror.is_due(model),
         }
     }
@@ -200,7 +202,7 @@ impl Repository {
     /// The names of all models, sorted. Folders whose names cannot be a model's are passed over.
     pub fn names(&self) -> Result<Vec<String>, RepositoryError> {
         match &self.place {
-            Place::Folder(root) => names(root),
+            Place::Folder(root, _) => names(root),
             Place::Store(mirror) => Ok(mirror.names()),
         }
     }
@@ -208,7 +210,9 @@ impl Repository {
     /// One model's folder: its policy and the versions in it.
     pub fn read(&self, model: &str) -> Result<ModelFolder, RepositoryError> {
         match &self.place {
-            Place::Folder(root) => ModelFolder::read(&self.folder(root, model)?, model),
+            Place::Folder(root, rules) => {
+                ModelFolder::read(&self.folder(root, *rules, model)?, model)
+            }
             Place::Store(mirror) => mirror
                 .read(model)
                 .unwrap_or_else(|| Err(self.no_model(model))),
@@ -218,7 +222,9 @@ impl Repository {
     /// The same folder, served by this ModelConfig in JSON in place of its own configuration.
     pub fn read_as(&self, model: &str, config: &str) -> Result<ModelFolder, RepositoryError> {
         match &self.place {
-            Place::Folder(root) => ModelFolder::read_as(&self.folder(root, model)?, model, config),
+            Place::Folder(root, rules) => {
+                ModelFolder::read_as(&self.folder(root, *rules, model)?, model, config)
+            }
             Place::Store(mirror) => mirror
                 .read_as(model, config)
                 .unwrap_or_else(|| Err(self.no_model(model))),
@@ -228,17 +234,26 @@ impl Repository {
     /// What one model's files look like from outside: changes when any of them does.
     pub fn fingerprint(&self, model: &str) -> Result<Fingerprint, RepositoryError> {
         match &self.place {
-            Place::Folder(root) => Fingerprint::of(&self.folder(root, model)?, Path::new("")),
+            Place::Folder(root, rules) => {
+                Fingerprint::of(&self.folder(root, *rules, model)?, Path::new(""))
+            }
             Place::Store(mirror) => Ok(mirror.fingerprint(model)),
         }
     }
 
-    fn folder(&self, root: &Path, model: &str) -> Result<PathBuf, RepositoryError> {
+    /// The folder of a model, in which nothing leads out of the repository.
+    fn folder(
+        &self,
+        root: &Path,
+        rules: FolderRules,
+        model: &str,
+    ) -> Result<PathBuf, RepositoryError> {
         let folder = root.join(model);
-        if check_name(model).is_ok() && folder.is_dir() {
-            return Ok(folder);
+        if check_name(model).is_err() || !folder.is_dir() {
+            return Err(self.no_model(model));
         }
-        Err(self.no_model(model))
+        rules.check(root, &folder)?;
+        Ok(folder)
     }
 
     fn no_model(&self, model: &str) -> RepositoryError {

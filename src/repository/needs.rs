@@ -66,7 +66,14 @@ mod tests {
             let text = format!("[ensemble]\ninputs = []\noutputs = []\n{steps}");
             fs::write(folder.join("model.toml"), text).unwrap();
         }
-        let repository = Repository::open(root.path()).unwrap();
+        let repository = Repository::open(
+            root.path(),
+            crate::repository::FolderRules {
+                follow_links: false,
+                max_entries: 1000,
+            },
+        )
+        .unwrap();
         (root, repository)
     }
 

@@ -36,6 +36,8 @@ pub(super) const MOST_BYTES: usize = 64 << 20;
 /// The same where the configuration says which batches there are: all of those are to be warm, and will
 /// take their memory anyway.
 const MOST_STATED_BYTES: usize = 1 << 30;
+/// The most bytes that are made up for one row: a model may declare inputs of any size.
+const MOST_ROW_BYTES: usize = 256 << 20;
 
 /// What the trial found.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,7 +172,7 @@ impl Trial<'_> {
     ) -> Result<Vec<Tensor>, RunError> {
         match &self.stacking.ragged {
             Some(ragged) => self.laid(ragged, rows),
-            None => Ok(self.inputs(signature, rows, length, 0)),
+            None => self.inputs(signature, rows, length, 0),
         }
     }
 
@@ -186,7 +188,7 @@ impl Trial<'_> {
         let signature = executor.signature().clone();
         let length = self.lengths(&signature).first().copied().unwrap_or(1);
         let rows = |seed| self.inputs(&signature, 1, length, seed);
-        let (first, second) = (rows(0), rows(1));
+        let (first, second) = (rows(0)?, rows(1)?);
         let alone = round_up(&self.stacking.sizes, 1);
         let both = round_up(&self.stacking.sizes, 2);
         let a = run(executor, &repeat(&[&first], alone))?;
@@ -228,7 +230,7 @@ impl Trial<'_> {
         };
         let own = OWN_LENGTH.min(short);
         let rows = round_up(&self.stacking.sizes, 1);
-        let inputs = self.inputs(&signature, rows, own, 0);
+        let inputs = self.inputs(&signature, rows, own, 0)?;
         let at = |length| {
             let inputs = inputs.iter().zip(&padding.inputs);
             let padded = inputs.map(|(tensor, input)| padded(tensor, input.as_ref(), length));
@@ -279,35 +281,52 @@ impl Trial<'_> {
         Shape::new(&dimensions)
     }
 
-    fn inputs(&self, signature: &Signature, rows: usize, length: usize, seed: u64) -> Vec<Tensor> {
+    fn inputs(
+        &self,
+        signature: &Signature,
+        rows: usize,
+        length: usize,
+        seed: u64,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let mut room = MOST_ROW_BYTES.saturating_mul(rows);
         let specs = signature.inputs.iter().enumerate();
         specs
             .map(|(position, spec)| {
                 if self.left_out.contains(&position) {
-                    return Tensor::absent(spec.dtype);
+                    return Ok(Tensor::absent(spec.dtype));
                 }
                 let padding = self.stacking.padding.as_ref();
                 if let Some(padding) = padding.filter(|padding| padding.is_mask(position))
                     && let Some(mask) = padding.ones(spec, rows, length)
                 {
-                    return Tensor {
+                    return Ok(Tensor {
                         data: aligned(&mask.data),
                         ..mask
-                    };
+                    });
                 }
                 let mut shape = self.shape(spec, rows);
                 if let Some(axis) = self.stacking.input_axis(position) {
                     shape.set(axis, i64::try_from(length).unwrap_or(i64::MAX));
                 }
-                let count = elements(&shape).unwrap_or(0);
-                Tensor {
+                // The least that a string takes is its length.
+                let size = spec.dtype.size().unwrap_or(4);
+                let count = elements(&shape).filter(|count| count.saturating_mul(size) <= room);
+                let count = count.ok_or_else(|| too_large(spec))?;
+                room -= count * size;
+                Ok(Tensor {
                     dtype: spec.dtype,
                     data: values(spec.dtype, count, seed),
                     shape,
-                }
+                })
             })
             .collect()
     }
+}
+
+fn too_large(spec: &TensorSpec) -> RunError {
+    RunError::Failed(format!(
+        "a row with input {spec} has more than the {MOST_ROW_BYTES} bytes that are made up for one"
+    ))
 }
 
 fn verdict(compared: Result<Option<String>, RunError>) -> Verdict {

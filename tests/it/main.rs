@@ -19,6 +19,7 @@ mod capacity;
 mod console;
 mod corpora;
 mod deadline;
+mod driver;
 mod ensemble;
 mod fault;
 mod graphs;

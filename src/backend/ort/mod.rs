@@ -2,6 +2,7 @@
 //! Uses `device` for where to run; the only place that names `ort`.
 //! Never falls back to another device than the one it was given.
 
+mod contents;
 mod element;
 mod executor;
 mod graphs;
@@ -32,12 +33,25 @@ use shared::SharedSession;
 pub struct OrtBackend {
     library: Arc<Library>,
     graphs: Option<GraphCache>,
+    /// Bytes that the files of a version may have.
+    most_bytes: u64,
 }
 
 impl OrtBackend {
     /// A backend that uses this library, and keeps what it makes of models there.
     pub fn new(library: Arc<Library>, graphs: Option<GraphCache>) -> Self {
-        Self { library, graphs }
+        Self {
+            library,
+            graphs,
+            most_bytes: u64::MAX,
+        }
+    }
+
+    /// The same, which loads no version whose files have more bytes.
+    #[must_use]
+    pub fn with_most_bytes(mut self, most_bytes: u64) -> Self {
+        self.most_bytes = most_bytes;
+        self
     }
 
     fn session(
@@ -61,6 +75,7 @@ impl OrtBackend {
             device: id.to_string(),
             reason,
         };
+        contents::check(&artifact.file, self.most_bytes).map_err(model_error)?;
         let device = format!("{} {:?}", placement.device.name(), placement.device.uuid());
         let about = self.library.about();
         let engines = self.graphs.as_ref();

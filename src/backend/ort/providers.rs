@@ -130,7 +130,7 @@ fn check_option(key: &str, value: &str) -> Result<(), String> {
 }
 
 /// What a provider's error means, and what to do about it.
-const EXPLANATIONS: [(&str, &str); 6] = [
+const EXPLANATIONS: [(&str, &str); 7] = [
     (
         "is not enabled in this build",
         "this ONNX Runtime library is built for the CPU alone; use the one of the onnxruntime-gpu package (--onnxruntime)",
@@ -150,6 +150,10 @@ const EXPLANATIONS: [(&str, &str); 6] = [
     (
         "cannot open shared object file",
         "CUDA's libraries are missing; install CUDA 13's runtime libraries and put them on LD_LIBRARY_PATH",
+    ),
+    (
+        "driver version is insufficient",
+        "the NVIDIA driver is too old for this ONNX Runtime's CUDA; for CUDA 13 install 580 or later",
     ),
     (
         "no CUDA-capable device",
@@ -192,6 +196,10 @@ mod tests {
             (
                 "libnvinfer.so.10: cannot open shared object file: No such file or directory",
                 "TensorRT's libraries are missing",
+            ),
+            (
+                "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version",
+                "install 580 or later",
             ),
             (
                 "CUDA failure 100: no CUDA-capable device is detected",

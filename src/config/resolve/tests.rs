@@ -72,6 +72,8 @@ fn defaults() -> ServerConfig {
         rate_limit: false,
         rate_limit_resources: Vec::new(),
         response_cache_bytes: 0,
+        max_model_bytes: 68_719_476_736,
+        follow_links: false,
         max_message_bytes: 67_108_864,
         max_concurrent_streams: 1_024,
         max_connections: 10_000,
@@ -157,6 +159,8 @@ worker_rest_ms = 5
 rate_limit = "execution_count"
 rate_limit_resource = ["slots:2:cpu"]
 response_cache_bytes = 1000000
+max_model_bytes = 9
+follow_links = true
 max_message_bytes = 2_048
 max_concurrent_streams = 4
 max_connections = 5
@@ -248,6 +252,8 @@ trace_settings = false
         response_cache_bytes: 1_000_000,
         max_message_bytes: 2_048,
         max_concurrent_streams: 4,
+        max_model_bytes: 9,
+        follow_links: true,
         max_connections: 5,
         max_requests: 6,
         max_in_flight_bytes: 4_096,

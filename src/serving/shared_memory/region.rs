@@ -148,10 +148,12 @@ impl Span {
         usize::try_from(self.offset).unwrap_or(usize::MAX)
     }
 
+    /// What happens to a file is the client's doing; what happens to a GPU is not.
     fn failed(&self, reason: &str) -> Status {
-        Status::invalid(format!(
-            "shared memory region {:?}: {reason}",
-            self.region.name
-        ))
+        let message = format!("shared memory region {:?}: {reason}", self.region.name);
+        match self.region.kind() {
+            RegionKind::System => Status::invalid(message),
+            RegionKind::Cuda => Status::unavailable(message),
+        }
     }
 }

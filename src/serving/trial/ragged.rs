@@ -12,13 +12,13 @@ const SHORTER: i64 = 3;
 impl Trial<'_> {
     /// A run of so many requests of one row.
     pub(super) fn laid(&self, ragged: &Ragged, rows: usize) -> Result<Vec<Tensor>, RunError> {
-        let one = self.request(ragged, GUESS, 0);
+        let one = self.request(ragged, GUESS, 0)?;
         let requests: Vec<&[Tensor]> = std::iter::repeat_n(&one[..], rows).collect();
         ragged.whole(&requests).map_err(RunError::Failed)
     }
 
     /// A made-up request of one row, whose dimensions are of this size where they vary.
-    fn request(&self, ragged: &Ragged, guess: i64, seed: u64) -> Vec<Tensor> {
+    fn request(&self, ragged: &Ragged, guess: i64, seed: u64) -> Result<Vec<Tensor>, RunError> {
         let left_out = ragged.sent(self.left_out);
         let trial = Trial {
             left_out: &left_out,
@@ -36,8 +36,8 @@ impl Trial<'_> {
         ragged: &Ragged,
     ) -> Result<Option<String>, RunError> {
         let signature = executor.signature().clone();
-        let first = self.request(ragged, GUESS, 0);
-        let second = self.request(ragged, GUESS - SHORTER, 1);
+        let first = self.request(ragged, GUESS, 0)?;
+        let second = self.request(ragged, GUESS - SHORTER, 1)?;
         let mut answers = |requests: &[&[Tensor]]| {
             let inputs = ragged.whole(requests).map_err(RunError::Failed)?;
             let outputs = run(executor, &inputs)?;
