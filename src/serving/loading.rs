@@ -163,8 +163,9 @@ impl Plan {
     fn buckets(&self, clock: &dyn Clock) -> usize {
         let most = self.artifact.policy.batch.max_batch_size;
         let buckets = self.trial(clock).buckets(&self.signature, most);
-        // What cannot be made up says so when it is warmed up.
-        buckets.map_or(0, |buckets| buckets.len())
+        // One that cannot be made up says so when it is.
+        let buckets = buckets.map_or(0, |buckets| buckets.len());
+        buckets * optional::rounds(&self.artifact.policy, &self.signature)
     }
 
     /// What clients and ensembles see of it.

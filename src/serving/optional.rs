@@ -89,6 +89,11 @@ pub(super) fn check_padding(
     })
 }
 
+/// How often each kind of batch is warmed up: with every input, and without.
+pub(super) fn rounds(policy: &ModelPolicy, signature: &Signature) -> usize {
+    1 + usize::from(!variants(policy, signature).is_empty())
+}
+
 /// Warms a model up with all of its inputs, and without those that may be left out.
 pub(super) fn warm_up(
     trial: &Trial<'_>,
@@ -101,8 +106,7 @@ pub(super) fn warm_up(
     let left_out = variants(policy, executor.signature()).into_iter().next();
     if let Some(left_out) = &left_out {
         let trial = Trial { left_out, ..*trial };
-        // How far it is counts what every model has.
-        times.extend(trial.warm_up(executor, rows, &|| {})?);
+        times.extend(trial.warm_up(executor, rows, warmed)?);
     }
     Ok(times)
 }

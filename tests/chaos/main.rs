@@ -3,6 +3,14 @@
 //! before: memory, threads, descriptors. docs/reliability.md has the figures of the long runs
 //! (`make chaos`); what runs otherwise is the same, but less of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)] // all of this is a test, helpers too, and says how long things took
+
 #[path = "../it/mutation/dice.rs"]
 #[allow(dead_code)]
 mod dice;
