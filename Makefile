@@ -87,6 +87,10 @@ ceiling: tools ## Compare jitney-load with the ghz and perf_analyzer on the PATH
 sim: tools ## Simulate the scheduler beside other rules and the bounds
 	cargo run --release --locked -p jitney-simulation -- docs/scheduling
 
+.PHONY: chaos
+chaos: setup ## Deal a server what production deals, at length (half an hour), and print the figures
+	JITNEY_CHAOS=full cargo test --release --locked --test chaos -- --nocapture --test-threads=1
+
 # Seconds that each fuzz target runs for.
 FUZZ_SECONDS ?= 600
 

@@ -17,7 +17,7 @@ use super::within;
 
 /// One server is dealt something at a time: what it has is to be its own doing.
 static TURN: Mutex<()> = Mutex::new(());
-/// What its memory may be more than before: what allocators keep differs a little from time to time.
+/// What its memory may be more than before.
 const MORE: f64 = 1.05;
 /// From one look at what it has to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,6 +39,13 @@ impl Possessions {
         threads: 32,
         descriptors: 32,
     };
+
+    /// Whether this is what was there before, but for what an allocator keeps from time to time.
+    pub(crate) fn is_no_more_than(&self, before: Self) -> bool {
+        self.resident_kib as f64 <= before.resident_kib as f64 * MORE
+            && self.threads <= before.threads
+            && self.descriptors <= before.descriptors
+    }
 }
 
 /// A connection to a server that is made when it is first used.
@@ -161,13 +168,9 @@ impl Server {
 
     /// Waits until it has no more than before; panics if it never comes to that.
     pub(crate) async fn settles(&self, before: Possessions) -> Possessions {
-        let most = before.resident_kib as f64 * MORE;
         let mut now = self.has();
         let settled = tokio::time::timeout(super::HANG, async {
-            while now.resident_kib as f64 > most
-                || now.threads > before.threads
-                || now.descriptors > before.descriptors
-            {
+            while !now.is_no_more_than(before) {
                 tokio::time::sleep(LOOK).await;
                 now = self.has();
             }

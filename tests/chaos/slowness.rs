@@ -18,6 +18,8 @@ use super::server::{Possessions, Server, client};
 use super::within;
 use super::witness::{Witness, warm};
 
+/// Times that it is done before what is kept is no more than the time before.
+const MOST_ROUNDS: usize = 6;
 /// Requests of a stream, and numbers in each.
 const STREAMED: usize = 1000;
 const LARGE: usize = 40_000;
@@ -135,19 +137,26 @@ async fn who_never_reads_is_held_back_and_holds_nobody_up() {
     let server = Server::start(&repository.path(), &[]);
     warm(&server, 2000).await;
     let start = server.has();
-    // What allocators keep of so many is kept for the next.
-    ignore(&server, clients).await;
-    let before = server.settles(Possessions::ANY).await;
-    let (sent, during) = ignore(&server, clients).await;
     // All their answers would be so much.
     let all = (clients * STREAMED * LARGE * 4 / 1024) as u64;
-    assert!(
-        during.resident_kib < start.resident_kib + all / 4,
-        "{during:?}"
-    );
-    let after = server.settles(before).await;
-    println!(
-        "chaos: {clients} clients that never read after {sent} requests, and as many streams: the others \
-         right; {before:?}, {during:?}, {after:?}"
-    );
+    // The allocator keeps what other threads give back than took it, for the next; what leaks is more
+    // each time.
+    let mut before = start;
+    for _ in 0..MOST_ROUNDS {
+        let (sent, during) = ignore(&server, clients).await;
+        assert!(
+            during.resident_kib < before.resident_kib + all / 4,
+            "{during:?}"
+        );
+        let after = server.settles(Possessions::ANY).await;
+        if after.is_no_more_than(before) {
+            println!(
+                "chaos: {clients} clients that never read after {sent} requests, and as many streams: \
+                 the others right; {start:?}, {before:?}, {during:?}, {after:?}"
+            );
+            return;
+        }
+        before = after;
+    }
+    panic!("more each time: {start:?}, {before:?}");
 }
