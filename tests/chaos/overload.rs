@@ -40,9 +40,9 @@ async fn ten_times_too_much_is_refused_and_passes() {
     );
     let server = Server::start(&repository.path(), &[]);
     warm(&server, 200).await;
-    let before = server.has();
     let usual = Duration::from_secs(extent(3, 20) as u64);
     let peak = good(&offer(&server, 75.0, usual).await, usual);
+    let before = server.settles(Possessions::ANY).await;
     let rush = Duration::from_secs(extent(5, 60) as u64);
     let (most, recording) = tokio::join!(most(&server, rush), offer(&server, 500.0, rush));
     let told = &recording.outcomes;
