@@ -58,7 +58,7 @@ async fn crawl(server: &Server, clients: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sends_and_reads_a_byte_at_a_time_is_answered_and_holds_nobody_up() {
-    let many = extent(100, 2000);
+    let many = extent(100, 500);
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &[]);
     warm(&server, 2000).await;
