@@ -13,6 +13,7 @@
 //! the rows, has a [`backend`] run them on a [`device`], slices the outputs, and answers each
 //! request directly. `ARCHITECTURE.md` has the map and what each room never does.
 
+pub mod allocator;
 pub mod backend;
 pub mod cli;
 pub mod clock;

@@ -24,6 +24,7 @@ impl Serve {
             .worker_threads(config.io_threads)
             .thread_name("io")
             .enable_all()
+            .on_thread_park(crate::allocator::release_at_rest)
             .build()
             .context("cannot start the threads that serve")?
             .block_on(async {

@@ -23,6 +23,7 @@ use super::profile::Loan;
 use super::ticket::{Answer, Job, Outputs, Ticket};
 use super::turns::AHEAD;
 use super::watchdog::Watch;
+use crate::allocator;
 use crate::backend::Death;
 use crate::clock::{Clock, Moment};
 use crate::scheduler::{Admitted, Item, ItemId, Learned, Load, Policy, Rejected, Step};
@@ -42,6 +43,10 @@ pub(super) enum Refused {
 
 /// Batches that one request may run for others before it hands the instance to a thread.
 const MOST_DRIVEN: usize = 8;
+
+/// How long an idle thread waits before it gives back what was freed, and before it does so again.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+const MOST_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The queue of one loaded version.
 pub(super) struct Lane {
@@ -220,6 +225,7 @@ impl Lane {
             Some(instance) => self.give_back(instance),
             None => self.lock(),
         };
+        let mut patience = LEAST_PATIENCE;
         loop {
             let now = self.clock.now();
             let decision = core.decide(now);
@@ -243,6 +249,7 @@ impl Lane {
                     // What came meanwhile has found nobody parked.
                     self.lock()
                 }
+                (Decision::Wait, None) => self.rest(core, &mut patience),
                 (decision, None) => self.pause(core, decision, now),
             };
         }
@@ -258,8 +265,26 @@ impl Lane {
         match decision {
             Decision::WaitUntil(moment) => self.park_until(core, now, moment),
             Decision::Hold => self.hold(core, now),
-            Decision::Wait | Decision::Do(_) => self.park(core, None),
+            Decision::Wait | Decision::Do(_) => self.park(core, None).0,
         }
+    }
+
+    /// Parks a thread for which nothing is queued. If nothing comes for a while it gives back what was freed, and
+    /// then again, but ever more seldom, for others may hold answers for long.
+    fn rest<'a>(
+        &'a self,
+        core: MutexGuard<'a, Core>,
+        patience: &mut Duration,
+    ) -> MutexGuard<'a, Core> {
+        let (core, in_vain) = self.park(core, Some(*patience));
+        if !in_vain {
+            return core;
+        }
+        drop(core);
+        allocator::release();
+        *patience = (*patience * 2).min(MOST_PATIENCE);
+        // What came meanwhile has found nobody parked.
+        self.lock()
     }
 
     /// Takes an instance whose batch has ended. The lane's next batch, if there is one, is known to
@@ -564,23 +589,25 @@ impl Lane {
         moment: Moment,
     ) -> MutexGuard<'a, Core> {
         if core.alarm.is_some_and(|alarm| alarm <= moment) {
-            return self.park(core, None);
+            return self.park(core, None).0;
         }
         core.alarm = Some(moment);
-        core = self.park(core, Some(moment.since(now)));
+        core = self.park(core, Some(moment.since(now))).0;
         // Another may have set an earlier one meanwhile, and sees to that.
         core.alarm.take_if(|alarm| *alarm == moment);
         core
     }
 
+    /// Parks a thread until it is woken, or in vain: whether nobody woke it.
     fn park<'a>(
         &self,
         mut core: MutexGuard<'a, Core>,
         timeout: Option<Duration>,
-    ) -> MutexGuard<'a, Core> {
+    ) -> (MutexGuard<'a, Core>, bool) {
         core.parked += 1;
         let Some(timeout) = timeout else {
-            return self.work.wait(core).unwrap_or_else(PoisonError::into_inner);
+            let core = self.work.wait(core);
+            return (core.unwrap_or_else(PoisonError::into_inner), false);
         };
         let (mut core, ended) = self
             .work
@@ -590,7 +617,7 @@ impl Lane {
             // Nobody woke it, so it is still counted.
             core.parked = core.parked.saturating_sub(1);
         }
-        core
+        (core, ended.timed_out())
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::extent;
 use super::repository::Repository;
-use super::server::{Possessions, Server};
+use super::server::Server;
 use super::within;
 use super::witness::{Witness, warm};
 
@@ -68,9 +68,7 @@ async fn ten_thousand_connections_are_all_answered() {
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &[]);
     warm(&server, 2000).await;
-    // What allocators keep of so many is kept for the next.
-    drop(connect(&server, many).await);
-    let before = server.settles(Possessions::ANY).await;
+    let before = server.has();
     let witness = Witness::begin(&server, 4);
     let open = connect(&server, many).await;
     let during = server.has();

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tonic::transport::{Channel, Endpoint};
 
 use super::within;
+use super::witness::warm;
 
 /// One server is dealt something at a time: what it has is to be its own doing.
 static TURN: Mutex<()> = Mutex::new(());
@@ -21,6 +22,8 @@ static TURN: Mutex<()> = Mutex::new(());
 const MORE: f64 = 1.05;
 /// From one look at what it has to the next.
 const LOOK: Duration = Duration::from_millis(100);
+/// Looks before it is asked something again.
+const LOOKS: usize = 15;
 
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
@@ -33,12 +36,13 @@ pub(crate) struct Possessions {
 }
 
 impl Possessions {
-    /// More than any server has when nobody is connected, but for its memory.
-    pub(crate) const ANY: Self = Self {
-        resident_kib: u64::MAX,
-        threads: 32,
-        descriptors: 32,
-    };
+    /// The same with so much more memory.
+    pub(crate) fn with_more(self, kib: u64) -> Self {
+        Self {
+            resident_kib: self.resident_kib + kib,
+            ..self
+        }
+    }
 
     /// Whether this is what was there before, but for what an allocator keeps from time to time.
     pub(crate) fn is_no_more_than(&self, before: Self) -> bool {
@@ -166,18 +170,25 @@ impl Server {
         }
     }
 
-    /// Waits until it has no more than before; panics if it never comes to that.
+    /// Waits until it has no more than before, while it serves as it usually does: what a thread has freed
+    /// goes back when it next rests. Panics if it never comes to that.
     pub(crate) async fn settles(&self, before: Possessions) -> Possessions {
-        let mut now = self.has();
         let settled = tokio::time::timeout(super::HANG, async {
-            while !now.is_no_more_than(before) {
-                tokio::time::sleep(LOOK).await;
-                now = self.has();
+            loop {
+                for _ in 0..LOOKS {
+                    let now = self.has();
+                    if now.is_no_more_than(before) {
+                        return now;
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+                warm(self, 64).await;
             }
         });
-        let is_settled = settled.await.is_ok();
-        assert!(is_settled, "before {before:?}, and now {now:?}");
-        now
+        match settled.await {
+            Ok(after) => after,
+            Err(_) => panic!("before {before:?}, and now {:?}", self.has()),
+        }
     }
 
     fn process(&self) -> Pid {
