@@ -14,6 +14,8 @@
 #[path = "../it/mutation/dice.rs"]
 #[allow(dead_code)]
 mod dice;
+#[path = "../it/plain_bytes.rs"]
+mod plain_bytes;
 #[path = "../it/repository.rs"]
 #[allow(dead_code)]
 mod repository;

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request};
 
 use super::dice::Dice;
 use super::extent;
+use super::plain_bytes::PlainBytes;
 use super::repository::Repository;
 use super::request::rows;
 use super::server::{Server, channel};
@@ -67,44 +67,6 @@ async fn cancelled_requests_leave_nothing_behind() {
     );
 }
 
-/// Messages as they are.
-#[derive(Clone, Copy, Default)]
-struct Plain;
-
-impl Codec for Plain {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
 /// The seeds of a fuzz target.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -151,7 +113,7 @@ async fn spoil_messages(server: &Server, each: usize) {
                 grpc.ready().await.unwrap();
                 let path = "/inference.GRPCInferenceService/ModelInfer";
                 let path = http::uri::PathAndQuery::from_static(path);
-                let asked = grpc.unary(Request::new(message.clone()), path, Plain);
+                let asked = grpc.unary(Request::new(message.clone()), path, PlainBytes);
                 if let Err(status) = asked.await {
                     // tonic says INTERNAL of what Protobuf cannot read.
                     let unread = status.code() == Code::Internal

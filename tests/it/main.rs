@@ -37,6 +37,7 @@ mod optional;
 mod overload;
 mod padding;
 mod pbtxt;
+mod plain_bytes;
 mod poison;
 mod profile;
 mod progress;

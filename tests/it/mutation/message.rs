@@ -1,50 +1,13 @@
 //! A call whose message is whatever bytes it is given.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use jitney::proto::ModelInferResponse;
 use prost::Message;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
 
 use crate::node::{Node, within};
-
-#[derive(Default)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
+use crate::plain_bytes::PlainBytes;
 
 /// Sends these bytes as the message of `ModelInfer`.
 pub(crate) async fn send_bytes(
@@ -55,6 +18,6 @@ pub(crate) async fn send_bytes(
     call.ready().await.unwrap();
     let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
     let request = Request::new(Bytes::from(message));
-    let answer = within("an answer", call.unary(request, path, BytesCodec)).await?;
+    let answer = within("an answer", call.unary(request, path, PlainBytes)).await?;
     Ok(ModelInferResponse::decode(answer.into_inner()).unwrap())
 }
