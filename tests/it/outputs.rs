@@ -135,6 +135,21 @@ fn a_constant_is_put_there_too() {
 }
 
 #[test]
+fn branches_put_their_outputs_there_too() {
+    let mut executor = executor("branches");
+    for (sent, expected) in [(1.0, [1.0; 4]), (-1.0, [9.0, 8.0, 7.0, 6.0])] {
+        let data = numbers([sent; 4]);
+        let placed = placed(executor.as_mut(), &[fp32(&[1, 4], &data)]);
+        assert_eq!(placed, Some((vec![numbers(expected)], true)));
+    }
+    // As many rows as the constant has, whatever comes.
+    let data = numbers([-1.0; 8]);
+    let placed = placed(executor.as_mut(), &[fp32(&[2, 4], &data)]);
+    let constant = numbers([9.0, 8.0, 7.0, 6.0]);
+    assert_eq!(placed, Some((vec![constant], false)));
+}
+
+#[test]
 fn a_model_that_lies_is_answered_for_and_not_believed_again() {
     let mut executor = executor("misdeclared");
     let honest = numbers([4.0, 3.0, 2.0, 1.0]);

@@ -30,7 +30,7 @@ def main():
         identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
         tiny_mlp(), unbatched_softmax(), fixed_shape(), fixed_rows(), scalar_out(), gather(),
         accumulator(), history(), optional(), optional_uneven(), optional_alone(), ragged(),
-        misdeclared(), handed_through(), constant_out(),
+        misdeclared(), handed_through(), constant_out(), branches(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -348,6 +348,25 @@ def constant_out():
         [value("x", "FLOAT", ["batch", 4])],
         [value("y", "FLOAT", ["batch", 4]), value("table", "FLOAT", [2, 3])],
         {"table": numpy.arange(6, dtype=numpy.float32).reshape(2, 3)},
+    )
+
+
+def branches():
+    """Answers what it was asked, or a constant that is a branch's output as it is."""
+    table = numpy_helper.from_array(numpy.array([[9, 8, 7, 6]], numpy.float32), "table")
+    then = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["same"])], "then", [], [value("same", "FLOAT", ["batch", 4])])
+    other = helper.make_graph([], "other", [], [value("table", "FLOAT", [1, 4])], [table])
+    return model(
+        "branches",
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], axes=[0, 1], keepdims=0),
+            helper.make_node("Greater", ["most", "zero"], ["positive"]),
+            helper.make_node("If", ["positive"], ["y"], then_branch=then, else_branch=other),
+        ],
+        [value("x", "FLOAT", ["batch", 4])],
+        [value("y", "FLOAT", ["batch", 4])],
+        {"zero": numpy.float32(0)},
     )
 
 
