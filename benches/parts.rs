@@ -1,11 +1,18 @@
 //! The parts of the hot path by themselves: `cargo bench --bench parts`.
 
 use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use jitney::backend::ort::{Library, OrtBackend};
+use jitney::backend::{Artifact, Backend, Executor, Input, Place, Placement};
 use jitney::clock::Moment;
+use jitney::config::read_model_policy;
+use jitney::device::{HostDevice, HostMemory, MappedMemory};
+use jitney::model::VersionId;
 use jitney::proto::ModelInferRequest;
 use jitney::proto::model_infer_request::InferInputTensor;
 use jitney::scheduler::{Batch, Batcher, Item, Policy, ShapeClass};
@@ -128,5 +135,65 @@ fn slice(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, decision, decode, json, slice);
+/// An output of 600 KiB on its way out of a worker: put there by ONNX Runtime, or by a copy.
+fn outputs(criterion: &mut Criterion) {
+    const BYTES: usize = 600 * 1024;
+    let (Some(mut executor), Ok(mut memory)) = (identity(), MappedMemory::zeroed(BYTES)) else {
+        eprintln!("outputs are not measured: JITNEY_ONNXRUNTIME is not set, or wrong");
+        return;
+    };
+    let data = vec![0; BYTES];
+    let inputs = [Input {
+        dtype: Dtype::Fp32,
+        shape: &[1, BYTES as i64 / 4],
+        data: &data,
+    }];
+    let mut group = criterion.benchmark_group("worker: 600 KiB out of an identity");
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function("by a copy", |bencher| {
+        bencher.iter(|| {
+            let outputs = executor.run(&inputs).unwrap_or_default();
+            for output in &outputs {
+                memory.as_mut_slice().copy_from_slice(&output.data);
+            }
+            assert!(!outputs.is_empty());
+        });
+    });
+    group.bench_function("straight", |bencher| {
+        bencher.iter(|| {
+            let outlines = executor.foresee(&inputs).unwrap_or_default();
+            let mut places: Vec<Place<'_>> = outlines
+                .iter()
+                .zip([memory.as_mut_slice()])
+                .map(|(outline, data)| Place { outline, data })
+                .collect();
+            assert!(matches!(executor.run_into(&inputs, &mut places), Ok(None)));
+        });
+    });
+    group.finish();
+}
+
+/// What runs the test model that answers what it was asked.
+fn identity() -> Option<Box<dyn Executor>> {
+    let library = Library::load(Path::new(&std::env::var_os("JITNEY_ONNXRUNTIME")?)).ok()?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/identity_fp32/1");
+    let artifact = Artifact {
+        id: VersionId {
+            model: "identity_fp32".into(),
+            version: 1,
+        },
+        file: folder.join("model.onnx"),
+        folder,
+        policy: read_model_policy(Path::new("model.toml"), "").ok()?,
+        lease: None,
+    };
+    let placement = Placement {
+        device: Arc::new(HostDevice::detect()),
+        threads: Some(1),
+    };
+    let weights = OrtBackend::new(library, None).load(&artifact, &placement);
+    weights.ok()?.executor().ok()
+}
+
+criterion_group!(parts, decision, decode, json, slice, outputs);
 criterion_main!(parts);

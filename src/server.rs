@@ -120,7 +120,10 @@ impl Machine {
         let backends = Backends {
             onnx_runtime: apart(Arc::new(onnx_runtime)),
             simulated: apart(Arc::new(simulated)),
-            about: library.about(),
+            about: match config.isolation.process {
+                false => library.about().to_owned(),
+                true => format!("{}, apart", library.about()),
+            },
         };
         Ok(Self {
             inventory,

@@ -2,6 +2,7 @@
 //! Uses `device`, `model` and `tensor`.
 //! Never sees a request, a queue or a clock's decision. `ort` appears in `ort` and nowhere else.
 
+mod foresight;
 pub mod ort;
 pub mod process;
 pub mod simulated;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use crate::device::{DeviceError, DeviceId, SharedDevice};
 use crate::model::{ModelPolicy, Signature, VersionId};
-use crate::tensor::{Dtype, Tensor};
+use crate::tensor::{Dtype, Shape, Tensor, elements};
 
 /// A version as it lies in the repository.
 #[derive(Clone, Debug)]
@@ -162,6 +163,31 @@ impl Input<'_> {
     }
 }
 
+/// What an output will look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// The element type.
+    pub dtype: Dtype,
+    /// The dimensions of the whole batch.
+    pub shape: Shape,
+}
+
+impl Outline {
+    /// How much memory it takes; none if its elements have no size.
+    pub fn bytes(&self) -> Option<usize> {
+        elements(&self.shape)?.checked_mul(self.dtype.size()?)
+    }
+}
+
+/// Memory for an output: as many bytes as it takes, aligned for its elements.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// What it is for.
+    pub outline: &'a Outline,
+    /// The elements, as in [`Tensor`].
+    pub data: &'a mut [u8],
+}
+
 /// One instance of a model on one device. Owned by the thread that runs it.
 pub trait Executor: Send {
     /// What the model takes and gives, as the model itself says.
@@ -170,6 +196,21 @@ pub trait Executor: Send {
     /// Runs one batch and blocks until its outputs can be read. Inputs and outputs are in the
     /// signature's order; of those that the policy calls optional some may be absent.
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError>;
+
+    /// Every output of such a batch, if what all will look like is certain before it runs.
+    fn foresee(&self, _inputs: &[Input<'_>]) -> Option<Vec<Outline>> {
+        None
+    }
+
+    /// Runs one batch whose outputs were foreseen, and puts them into these places, one for each. If they
+    /// turn out otherwise they are given as by [`Self::run`], and what the places hold means nothing.
+    fn run_into(
+        &mut self,
+        inputs: &[Input<'_>],
+        _places: &mut [Place<'_>],
+    ) -> Result<Option<Vec<Tensor>>, RunError> {
+        self.run(inputs).map(Some)
+    }
 
     /// For one that was made to write down where its time goes ([`Backend::profiled`]): the file in
     /// which that is now.

@@ -90,6 +90,12 @@ impl Device for HostDevice {
     }
 }
 
+/// What a process has resident for itself: what it shares with this one counts here. Nothing if it is gone.
+pub(super) fn resident_bytes(process: u32) -> u64 {
+    let about = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    kibibytes(&about, "RssAnon:") + kibibytes(&about, "RssFile:")
+}
+
 fn kibibytes(about: &str, key: &str) -> u64 {
     about
         .lines()

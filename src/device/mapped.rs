@@ -9,13 +9,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::host::resident_bytes;
 use super::{Device, DeviceError, DeviceId, HostMemory, Memory, SharedDevice};
 
 /// A file without a name, in the memory of this process.
@@ -152,11 +153,16 @@ impl AsRef<[u8]> for MappedBytes {
 /// What a device has handed out, by where it begins.
 type HandedOut = Mutex<BTreeMap<usize, Arc<Mapping>>>;
 
+/// A process that maps this memory, and takes some of its own.
+#[derive(Debug)]
+pub struct Neighbour(u32);
+
 /// A device whose staging memory other processes can map.
 #[derive(Debug)]
 pub struct MappedDevice {
     device: SharedDevice,
     handed_out: Arc<HandedOut>,
+    neighbours: Mutex<Vec<Weak<Neighbour>>>,
 }
 
 impl MappedDevice {
@@ -165,7 +171,21 @@ impl MappedDevice {
         Self {
             device,
             handed_out: Arc::default(),
+            neighbours: Mutex::default(),
         }
+    }
+
+    /// What this process takes is taken from here on, until what comes back is dropped.
+    pub fn count(&self, process: u32) -> Arc<Neighbour> {
+        let neighbour = Arc::new(Neighbour(process));
+        self.neighbours().push(Arc::downgrade(&neighbour));
+        neighbour
+    }
+
+    fn neighbours(&self) -> MutexGuard<'_, Vec<Weak<Neighbour>>> {
+        let mut neighbours = lock(&self.neighbours);
+        neighbours.retain(|neighbour| neighbour.strong_count() > 0);
+        neighbours
     }
 
     /// Where these bytes are for another process, if they lie in such memory.
@@ -178,8 +198,8 @@ impl MappedDevice {
     }
 }
 
-fn lock(handed_out: &HandedOut) -> MutexGuard<'_, BTreeMap<usize, Arc<Mapping>>> {
-    handed_out.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Device for MappedDevice {
@@ -200,7 +220,17 @@ impl Device for MappedDevice {
     }
 
     fn taken_bytes(&self) -> u64 {
-        self.device.taken_bytes()
+        let own = self.device.taken_bytes();
+        match self.id() {
+            DeviceId::Cpu => {
+                let neighbours = self.neighbours();
+                let there = neighbours.iter().filter_map(Weak::upgrade);
+                let bytes = there.map(|neighbour| resident_bytes(neighbour.0));
+                bytes.fold(own, u64::saturating_add)
+            }
+            // Of a GPU the driver knows what everybody has.
+            DeviceId::Cuda(_) | DeviceId::Simulated(_) => own,
+        }
     }
 
     fn staging(&self, bytes: usize) -> Result<Box<dyn HostMemory>, DeviceError> {
@@ -245,7 +275,7 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::SimulatedDevices;
+    use crate::device::{HostDevice, SimulatedDevices};
 
     fn file_of(mapping: &Mapping) -> OwnedFd {
         mapping.file().try_clone_to_owned().unwrap()
@@ -289,5 +319,17 @@ mod tests {
         drop(memory);
         assert!(lock(&device.handed_out).get(&(start as usize)).is_none());
         assert_eq!((length, lock(&device.handed_out).len()), (64, 1));
+    }
+
+    #[test]
+    fn a_process_counts_for_as_long_as_somebody_wants_it_to() {
+        let host = MappedDevice::new(Arc::new(HostDevice::detect()));
+        let itself = host.count(std::process::id());
+        let with = host.taken_bytes();
+        // Twice now: other tests take memory meanwhile, and hardly as much as this process has.
+        assert!(with > resident_bytes(std::process::id()) * 3 / 2);
+        drop(itself);
+        assert!(host.neighbours().is_empty());
+        assert_eq!(resident_bytes(u32::MAX), 0);
     }
 }

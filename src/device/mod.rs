@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use cuda::{ComputeStream, CudaAbsence, CudaDevice, CudaIpcMemory};
 pub use host::{AlignedMemory, HostDevice};
 pub use inventory::{Inventory, Unavailable};
-pub use mapped::{MappedBytes, MappedDevice, MappedMemory, Mapping};
+pub use mapped::{MappedBytes, MappedDevice, MappedMemory, Mapping, Neighbour};
 pub use simulated::{Reservation, SimulatedDevice, SimulatedDevices};
 
 /// A device's identity.

@@ -82,8 +82,8 @@ pub struct Backends {
     pub onnx_runtime: Arc<dyn Backend>,
     /// The simulation.
     pub simulated: Arc<dyn Backend>,
-    /// Which ONNX Runtime it is.
-    pub about: &'static str,
+    /// Which ONNX Runtime it is, and where it runs.
+    pub about: String,
 }
 
 /// How far what goes wrong may go.
@@ -248,7 +248,7 @@ impl Loader {
     /// What a version's load is written down by: whatever what it takes depends on.
     pub(super) fn key(&self, artifact: &Artifact, fingerprint: &Fingerprint) -> String {
         let Artifact { id, policy, .. } = artifact;
-        let library = self.backends.about;
+        let library = &self.backends.about;
         let cores = thread::available_parallelism().ok();
         let place = self.placer.about();
         let all = format!("{id:?} {fingerprint:?} {policy:?} {library} {cores:?} {place}");

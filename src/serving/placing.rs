@@ -128,7 +128,7 @@ pub(super) fn expected(
         let mut known = expected.iter_mut();
         match known.find(|(known, _)| known.id() == device.id()) {
             Some((_, known)) => *known = known.saturating_add(bytes),
-            None => expected.push((Arc::clone(device), bytes)),
+            None => expected.push((backend.device(Arc::clone(device)), bytes)),
         }
     }
     expected

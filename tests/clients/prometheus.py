@@ -20,6 +20,8 @@ global:
 rule_files: {rules}
 scrape_configs:
   - job_name: jitney
+    scheme: {scheme}
+    tls_config: {{ insecure_skip_verify: true }}
     static_configs:
       - targets: ["{target}"]
 """
@@ -42,10 +44,10 @@ def free_address():
 class Prometheus:
     """Scrapes one server five times a second, from start until it is left."""
 
-    def __init__(self, folder, target, rules=()):
+    def __init__(self, folder, target, rules=(), scheme="http"):
         configuration = folder / "prometheus.yml"
         configuration.write_text(CONFIGURATION.format(
-            target=target, rules=json.dumps([str(rule) for rule in rules])))
+            target=target, scheme=scheme, rules=json.dumps([str(rule) for rule in rules])))
         self.address = free_address()
         self.process = subprocess.Popen(
             ["prometheus", f"--config.file={configuration}", f"--web.listen-address={self.address}",

@@ -1,6 +1,7 @@
 """The dashboard, the rules and the alerts: read by promtool and Grafana's own model, and asked of a real Prometheus
 while a server is healthy, and while everything goes wrong that there is an alert for."""
 
+import datetime
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy
 import pytest
 import tritonclient.grpc as triton
+import trustme
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
@@ -41,6 +43,10 @@ OF_PROMETHEUS = {f"dashboard.annotations.list[0].{key}"
                  for key in ["step", "titleFormat", "textFormat", "useValueForTime"]}
 # The host's memory and speed are not the test's to promise.
 NOT_OURS = {"JitneyMemoryNearLimit", "JitneyDeviceSlow"}
+# These need a server of another kind.
+OF_PROCESSES = {"JitneyWorkersDie", "JitneyVersionTakenOut"}
+OF_THREADS = {"JitneyExecutorsHang"}
+OF_TLS = {"JitneyCertificateEnds", "JitneyCertificateEndsSoon"}
 
 HEALTHY = """
 max_lag_ms = 60000
@@ -109,7 +115,7 @@ def filled_in(expression):
 
 def hurried(alert):
     """An alert's question, of seconds where it asks of minutes; nobody fills the host's memory for it."""
-    expression = re.sub(r"\[(\d+)m\]", r"[\1s]", ALERTS[alert]["expr"])
+    expression = re.sub(r"(\[|offset )(\d+)m\b", r"\1\2s", ALERTS[alert]["expr"])
     return expression.replace("> 0.95", "> 0") if alert == "JitneyMemoryNearLimit" else expression
 
 
@@ -336,8 +342,8 @@ def test_every_alert_and_panel_tells_of_what_goes_wrong(server, prometheus, fold
         limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (opened + max(4, opened // 8), limits[1]))
         with Loaded(folder, server.address, BROKEN):
-            others = sorted(set(ALERTS) - without_server - {"JitneyRestarted"})
-            prometheus.await_each([hurried(name) for name in others])
+            others = set(ALERTS) - without_server - OF_PROCESSES - OF_THREADS - OF_TLS - {"JitneyRestarted"}
+            prometheus.await_each([hurried(name) for name in sorted(others)])
             prometheus.await_each([expression for _, expression in asked(quiet)], is_more_than_nothing)
     server.process.kill()
     server.process.wait()
@@ -353,3 +359,35 @@ def load_and_forget(address):
             client.load_model("loading")
         except triton.InferenceServerException:
             pass
+
+
+@needs_prometheus
+@pytest.mark.parametrize("isolation, flags, told", [
+    ("process", ["--max-worker-deaths", "4"], OF_PROCESSES),
+    ("thread", ["--executor-timeout-ms", "300"], OF_THREADS)])
+def test_alerts_tell_of_processes_that_die_and_threads_that_hang(tmp_path, isolation, flags, told):
+    simulated(tmp_path / "models", "m", behaviour=f"{'abort' if isolation == 'process' else 'hang'}_on = 0")
+    place = free_address()
+    with Server(tmp_path / "models", "--isolation", isolation, *flags, "--metrics-address", place) as server, \
+            Prometheus(tmp_path, place, RULES) as prometheus, server.client() as client:
+        prometheus.await_each(["jitney_build_info"])
+        assert not any(prometheus.now(ALERTS[name]["expr"]) for name in told)
+        # The first and the second time that a request is run it is the end of whoever runs it.
+        for _ in range(2):
+            ask(client, "m")
+        prometheus.await_each([hurried(name) for name in sorted(told)])
+
+
+@needs_prometheus
+@pytest.mark.parametrize("days, told", [(2, "JitneyCertificateEndsSoon"), (10, "JitneyCertificateEnds"), (20, None)])
+def test_alerts_tell_of_a_certificate_that_ends(tmp_path, days, told):
+    until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    issued = trustme.CA().issue_cert("localhost", not_after=until)
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    issued.private_key_pem.write_to_path(tmp_path / "tls.key")
+    simulated(tmp_path / "models", "m")
+    place = free_address()
+    flags = ["--tls-cert", tmp_path / "tls.crt", "--tls-key", tmp_path / "tls.key", "--metrics-address", place]
+    with Server(tmp_path / "models", *flags), Prometheus(tmp_path, place, RULES, "https") as prometheus:
+        prometheus.await_each(["jitney_tls_certificate_not_after_seconds"])
+        assert {name for name in OF_TLS if prometheus.now(ALERTS[name]["expr"])} == {told} - {None}

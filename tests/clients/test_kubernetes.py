@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import grpc
 import kubernetes_validate
@@ -101,7 +102,10 @@ def test_the_chart_passes_helms_own_linter():
     ([], "at '/models': minProperties: got 0, want 1"),
     (["models.url=s3://b/c", "models.claim=a"], "at '/models': maxProperties: got 2, want 1"),
     (["models.url=ftp://b/c"], "at '/models/url'"),
-    (["models.claim=a", "cache.claim=b"], "at '/cache/claim': maxLength: got 1, want 0"),
+    (["models.claim=a", "config.isolation=container"], "at '/config/isolation'"),
+    (["models.claim=a", "config.max_worker_deaths=0"],
+     "at '/config/max_worker_deaths': minimum: got 0, want 1"),
+    (["models.claim=a", "config.executor_timeout_ms=3600001"], "at '/config/executor_timeout_ms': maximum"),
     (["models.claim=a", "config.device=cuda"], "at '/gpus/count': minimum: got 0, want 1"),
     (["models.claim=a", "config.device=cpu", "gpus.count=1"], "at '/config/device'"),
     (["models.claim=a", "gpus.count=2", "gpus.resource=nvidia.com/mig-1g.10gb"],
@@ -197,7 +201,11 @@ def test_a_pod_is_confined(name):
         "allowPrivilegeEscalation": False, "privileged": False, "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]}}
     # What is written goes to volumes that have a bound.
-    assert {"/tmp"} <= {mount["mountPath"] for mount in one["volumeMounts"]}
+    written = {mount["mountPath"]: mount["name"] for mount in one["volumeMounts"] if not mount.get("readOnly")}
+    assert set(written) == {"/tmp", "/cache"} and "--cache-dir=/cache" in one["args"]
+    for volume in pod["volumes"]:
+        if volume["name"] in written.values() and "emptyDir" in volume:
+            assert volume["emptyDir"]["sizeLimit"]
     mounted = {mount["name"] for mount in one["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
@@ -242,6 +250,27 @@ def test_the_grace_period_covers_how_a_server_leaves(name):
 
 
 @needs_helm
+def test_isolation_and_its_bounds_reach_the_server(add, repository, tmp_path):
+    add("tiny_mlp")
+    bounds = {"executor_timeout_ms": 1234, "max_worker_deaths": 3, "worker_rest_ms": 0}
+    told = ",".join(f"config.{key}={value}" for key, value in bounds.items())
+    text = rendered("cpu", "--set", f"config.isolation=process,{told},cache.claim=kept")
+    documents = {document["kind"]: document for document in yaml.safe_load_all(text)}
+    settings = documents["ConfigMap"]["data"]["jitney.toml"]
+    assert {f"{key} = {value}" for key, value in bounds.items()} <= set(settings.splitlines())
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    assert {"name": "cache", "persistentVolumeClaim": {"claimName": "kept"}} in pod["volumes"]
+    [one] = pod["containers"]
+    [_, path, *flags] = as_told(one["args"], repository, tmp_path, settings)
+    flags = [flag for flag in flags if "-address=" not in flag]
+    with Server(path, *flags) as server:
+        workers = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+        assert any(children.read_text() for children in workers)
+    # What the load took is kept where the Pod has its volume.
+    assert json.loads((tmp_path / "loads.json").read_text())
+
+
+@needs_helm
 def test_the_grace_period_rounds_up():
     text = rendered("cpu", "--set", "leaving.lameDuckMs=1", "--set", "leaving.drainTimeoutMs=2000",
                     "--set", "leaving.marginSeconds=1")
@@ -268,7 +297,8 @@ def test_models_come_from_where_they_are_said_to_be():
     assert volumes["cpu"]["models"]["persistentVolumeClaim"]["readOnly"]
     assert volumes["one-gpu"]["models"]["image"]["reference"] == "registry.example/models:1"
     assert volumes["eight-gpus"]["cache"]["persistentVolumeClaim"]["claimName"] == "jitney-cache"
-    assert volumes["mig"]["cache"]["emptyDir"]["sizeLimit"] == "10Gi"
+    for name in ["mig", "cpu", "one-gpu"]:
+        assert volumes[name]["cache"]["emptyDir"]["sizeLimit"] == "10Gi"
     assert container(read("mig"))["args"][:2] == ["serve", "gs://models/prod"]
 
 
@@ -451,6 +481,7 @@ def test_kserves_server_takes_both_protocols_on_one_port(add, repository, tmp_pa
     add("tiny_mlp")
     runtime, service = kserve_object("clusterservingruntime"), kserve_object("inferenceservice")
     [one] = runtime["spec"]["containers"]
+    assert {f"--cache-dir={mount['mountPath']}" for mount in one["volumeMounts"]} & set(one["args"])
     assert {"--grpc-address=0.0.0.0:8080", "--http-address=0.0.0.0:8080"} <= set(one["args"])
     [port] = service["spec"]["predictor"]["model"]["ports"]
     assert {port["containerPort"], one["readinessProbe"]["httpGet"]["port"],

@@ -301,6 +301,32 @@ async fn onnx_runtime_answers_right_from_a_worker() {
     assert_eq!(isolated.workers().len(), 2);
 }
 
+/// Rows of four, more than a message carries, of which the model gives as many columns as the largest says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_lies_about_its_outputs_is_answered_right_from_a_worker() {
+    let repository = Repository::new();
+    repository.add("misdeclared", 1);
+    repository.configure("misdeclared", "batch_axis = \"none\"");
+    let isolated = Isolated::new();
+    let node = Node::with(&repository.path(), isolated.settings()).await;
+    for columns in [4, 4, 3, 3, 4, 2] {
+        let numbers = (0..8_000).map(|number| (number % 4 + 1).min(columns) as f32);
+        let sent = raw(
+            "misdeclared",
+            input("x", "FP32", &[2_000, 4]),
+            bytes_of(numbers.clone()),
+        );
+        let answer = node.infer(sent).await.unwrap();
+        assert_eq!(answer.outputs[0].shape, [2_000, columns]);
+        let rows: Vec<f32> = numbers.collect();
+        let kept = rows
+            .chunks(4)
+            .flat_map(|row| row[..columns as usize].iter().copied());
+        assert!(answer.raw_output_contents[0] == bytes_of(kept), "{columns}");
+    }
+    assert!(node.version("misdeclared").casualties().deaths.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_worker_of_onnx_runtime_is_replaced() {
     let repository = Repository::new();

@@ -34,6 +34,7 @@ mod mutation;
 mod node;
 mod occupant;
 mod optional;
+mod outputs;
 mod overload;
 mod padding;
 mod pbtxt;

@@ -6,6 +6,7 @@ use tonic::Code;
 use super::node::Node;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
+use super::workers::Isolated;
 
 /// Models of 40 bytes each on a device of which models may take 100; their instances share them.
 async fn crowded(models: &[&str], settings: RawServer) -> (Repository, Node) {
@@ -81,4 +82,38 @@ async fn the_least_recently_used_makes_room_where_it_may() {
         &rows("b", 1, 1),
     );
     assert_eq!(node.server.catalog().serving().len(), 2);
+}
+
+/// Bytes that a process has resident for itself.
+fn resident(process: i32) -> i64 {
+    let about = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let of = |key| {
+        let line = about.lines().find_map(|line| line.strip_prefix(key));
+        let count = line.unwrap().split_whitespace().next().unwrap();
+        count.parse::<i64>().unwrap() * 1024
+    };
+    of("RssAnon:") + of("RssFile:")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_counts_with_what_it_has_resident() {
+    let repository = Repository::new();
+    repository.add("tiny_mlp", 1);
+    let isolated = Isolated::new();
+    let settings = RawServer {
+        device_memory_bytes: Some((1_u64 << 40).to_string()),
+        model_control: Some("explicit".to_owned()),
+        ..isolated.settings()
+    };
+    let node = Node::with(&repository.path(), settings).await;
+    node.load("tiny_mlp").await.unwrap();
+    let [memory] = &node.statistics("tiny_mlp").await.memory_usage[..] else {
+        panic!("one device")
+    };
+    // The server grew meanwhile, too, and the worker a little since; the model's file has 3 kB.
+    let worker = resident(isolated.worker());
+    assert!(
+        memory.byte_size as i64 > worker / 2,
+        "{memory:?} of {worker}"
+    );
 }

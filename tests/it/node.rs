@@ -263,7 +263,7 @@ pub(crate) async fn load(mut client: Client, model: &str) -> Result<(), Status> 
     within("a load", answer).await.map(|_| ())
 }
 
-fn onnxruntime() -> PathBuf {
+pub(crate) fn onnxruntime() -> PathBuf {
     std::env::var_os("JITNEY_ONNXRUNTIME")
         .map(PathBuf::from)
         .expect("JITNEY_ONNXRUNTIME does not say where ONNX Runtime is: run `make test`")

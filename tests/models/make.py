@@ -30,6 +30,7 @@ def main():
         identity_fp32(), identity_all(), string_identity(), add_sub(), variable_shape(),
         tiny_mlp(), unbatched_softmax(), fixed_shape(), fixed_rows(), scalar_out(), gather(),
         accumulator(), history(), optional(), optional_uneven(), optional_alone(), ragged(),
+        misdeclared(), handed_through(), constant_out(), branches(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -310,6 +311,62 @@ def ragged():
             "last": numpy.array([-1], numpy.int64), "end": numpy.array([1 << 40], numpy.int64),
             "nought": numpy.int64(0), "step": numpy.int64(1), "pairs": numpy.array([-1, 2], numpy.int64),
         },
+    )
+
+
+def misdeclared():
+    """Says that a row has four columns, and gives as many as its largest number."""
+    return model(
+        "misdeclared",
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], axes=[0, 1], keepdims=0),
+            helper.make_node("Cast", ["most"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Unsqueeze", ["whole", "start"], ["end"]),
+            helper.make_node("Slice", ["x", "start", "end", "axis"], ["y"]),
+        ],
+        [value("x", "FLOAT", ["batch", 4])],
+        [value("y", "FLOAT", ["batch", 4])],
+        {"start": numpy.array([0], numpy.int64), "axis": numpy.array([1], numpy.int64)},
+    )
+
+
+def handed_through():
+    """An output that is an input, which no operator writes."""
+    return model(
+        "handed_through",
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [value("x", "FLOAT", ["batch", 4])],
+        [value("x", "FLOAT", ["batch", 4]), value("y", "FLOAT", ["batch", 4])],
+    )
+
+
+def constant_out():
+    """An output that is a constant, which no operator writes."""
+    return model(
+        "constant_out",
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [value("x", "FLOAT", ["batch", 4])],
+        [value("y", "FLOAT", ["batch", 4]), value("table", "FLOAT", [2, 3])],
+        {"table": numpy.arange(6, dtype=numpy.float32).reshape(2, 3)},
+    )
+
+
+def branches():
+    """Answers what it was asked, or a constant that is a branch's output as it is."""
+    table = numpy_helper.from_array(numpy.array([[9, 8, 7, 6]], numpy.float32), "table")
+    then = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["same"])], "then", [], [value("same", "FLOAT", ["batch", 4])])
+    other = helper.make_graph([], "other", [], [value("table", "FLOAT", [1, 4])], [table])
+    return model(
+        "branches",
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], axes=[0, 1], keepdims=0),
+            helper.make_node("Greater", ["most", "zero"], ["positive"]),
+            helper.make_node("If", ["positive"], ["y"], then_branch=then, else_branch=other),
+        ],
+        [value("x", "FLOAT", ["batch", 4])],
+        [value("y", "FLOAT", ["batch", 4])],
+        {"zero": numpy.float32(0)},
     )
 
 

@@ -9,7 +9,9 @@ use ::ort::{Error, value::DynValue};
 
 use super::shared::SharedSession;
 use super::{element, providers::ComputeStream, run_options, value};
-use crate::backend::{Artifact, Executor, Input, LoadError, RunError};
+use crate::backend::{
+    Artifact, Executor, Input, LoadError, Outline, Place, RunError, foresight::foresee,
+};
 use crate::device::DeviceId;
 use crate::model::Signature;
 use crate::tensor::Tensor;
@@ -21,6 +23,8 @@ pub(super) struct OrtExecutor {
     host: MemoryInfo<'static>,
     allocator: Allocator,
     path: RunPath,
+    /// Whether the model is taken at its word on the shapes of its outputs.
+    believed: bool,
 }
 
 /// How inputs get to the device and outputs back.
@@ -75,6 +79,8 @@ impl OrtExecutor {
             host: host.map_err(|error| provider_error(device, &error))?,
             allocator: Allocator::default(),
             path,
+            // Elsewhere ONNX Runtime copies, and sees to the number of elements alone.
+            believed: device == DeviceId::Cpu,
         })
     }
 
@@ -96,6 +102,20 @@ impl OrtExecutor {
             RunPath::Direct(session) => session.run(&values, &self.allocator),
             RunPath::Bound(session) => session.run(&values, &self.signature),
         }
+    }
+
+    /// False if the outputs of this session cannot be put anywhere.
+    fn put_values(&self, inputs: &[Input<'_>], places: &mut [Place<'_>]) -> Result<bool, Error> {
+        let RunPath::Direct(session) = &self.path else {
+            return Ok(false);
+        };
+        let values = self.values(inputs)?;
+        let outputs = places.iter_mut().map(|place| {
+            // SAFETY: the values are dropped before this returns.
+            unsafe { value::over_place(place, &self.host, &self.allocator) }
+        });
+        session.run_into(&values, &outputs.collect::<Result<Vec<_>, _>>()?)?;
+        Ok(true)
     }
 }
 
@@ -181,6 +201,25 @@ impl Executor for OrtExecutor {
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
         self.run_values(inputs)
             .map_err(|error| run_error(error.message()))
+    }
+
+    fn foresee(&self, inputs: &[Input<'_>]) -> Option<Vec<Outline>> {
+        self.believed.then(|| foresee(&self.signature, inputs))?
+    }
+
+    fn run_into(
+        &mut self,
+        inputs: &[Input<'_>],
+        places: &mut [Place<'_>],
+    ) -> Result<Option<Vec<Tensor>>, RunError> {
+        if let Ok(true) = self.put_values(inputs, places) {
+            return Ok(None);
+        }
+        // Either these inputs are wrong, or what the model says of its outputs: then that is not believed
+        // again.
+        let outputs = self.run(inputs)?;
+        self.believed = false;
+        Ok(Some(outputs))
     }
 
     fn end_profile(&mut self) -> Result<PathBuf, String> {

@@ -11,6 +11,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use ::ort::session::{RunOptions, Session, SharedSessionInner};
+use ::ort::sys::OrtValue;
 use ::ort::value::DynValue;
 use ::ort::{AsPointer, Error, memory::Allocator};
 
@@ -52,8 +53,36 @@ impl SharedSession {
         inputs: &[Option<DynValue>],
         allocator: &Allocator,
     ) -> Result<Vec<Tensor>, Error> {
-        if inputs.len() != self.inputs.len() {
-            return Err(Error::new("an input is missing"));
+        let mut outputs = vec![ptr::null_mut(); self.outputs.len()];
+        self.call(inputs, &mut outputs)?;
+        let outputs: Vec<Result<DynValue, Error>> = outputs
+            .into_iter()
+            .map(|output| value::own(output, allocator))
+            .collect();
+        outputs
+            .into_iter()
+            .map(|output| value::to_tensor(output?, &self.session))
+            .collect()
+    }
+
+    /// The same, with outputs put into values that are there. An error if one is of another shape.
+    pub(super) fn run_into(
+        &self,
+        inputs: &[Option<DynValue>],
+        outputs: &[DynValue],
+    ) -> Result<(), Error> {
+        let outputs = outputs.iter().map(|value| value.ptr().cast_mut());
+        self.call(inputs, &mut outputs.collect::<Vec<_>>())
+    }
+
+    /// Makes a value for each output that is null, and writes into the others.
+    fn call(
+        &self,
+        inputs: &[Option<DynValue>],
+        outputs: &mut [*mut OrtValue],
+    ) -> Result<(), Error> {
+        if (inputs.len(), outputs.len()) != (self.inputs.len(), self.outputs.len()) {
+            return Err(Error::new("an input or output is missing"));
         }
         let mut input_names = Vec::with_capacity(inputs.len());
         let mut values = Vec::with_capacity(inputs.len());
@@ -64,11 +93,11 @@ impl SharedSession {
             }
         }
         let output_names: Vec<_> = self.outputs.iter().map(|name| name.as_ptr()).collect();
-        let mut outputs = vec![ptr::null_mut(); output_names.len()];
         let options = self.options.as_ref().map_or(ptr::null(), AsPointer::ptr);
         let run = ::ort::api().Run;
         // SAFETY: the session lives as long as `self`; every list is as long as it is said to be,
-        // and what it points to outlives the call. ONNX Runtime fills in each null output.
+        // and what it points to outlives the call. ONNX Runtime fills in each null output, and compares the
+        // shapes of the others with what it has for them.
         let status = unsafe {
             run(
                 self.session.ptr().cast_mut(),
@@ -81,15 +110,7 @@ impl SharedSession {
                 outputs.as_mut_ptr(),
             )
         };
-        value::check(status)?;
-        let outputs: Vec<Result<DynValue, Error>> = outputs
-            .into_iter()
-            .map(|output| value::own(output, allocator))
-            .collect();
-        outputs
-            .into_iter()
-            .map(|output| value::to_tensor(output?, &self.session))
-            .collect()
+        value::check(status)
     }
 }
 

@@ -15,7 +15,7 @@ use ::ort::{AsPointer, Error};
 use bytes::Bytes;
 
 use super::element;
-use crate::backend::Input;
+use crate::backend::{Input, Outline, Place};
 use crate::tensor::{BytesElements, Dtype, Shape, Tensor, append_element, elements};
 
 /// A status of the C API as a result.
@@ -44,24 +44,65 @@ fn number_value(
     host: &MemoryInfo<'_>,
     allocator: &Allocator,
 ) -> Result<DynValue, Error> {
-    let size = input.dtype.size().unwrap_or(1);
-    let wanted = elements(input.shape).and_then(|count| count.checked_mul(size));
-    if wanted != Some(input.data.len()) {
-        return Err(Error::new("an input's bytes do not match its shape"));
+    let start = input.data.as_ptr().cast_mut();
+    // SAFETY: ONNX Runtime does not write to a graph's inputs, so that the cast from const is sound; that the
+    // memory outlives the value is the caller's promise.
+    unsafe {
+        over(
+            start,
+            input.data.len(),
+            input.dtype,
+            input.shape,
+            host,
+            allocator,
+        )
+    }
+}
+
+/// A value over memory that an output is to be put into.
+///
+/// # Safety
+/// The value must be dropped before the memory is freed, read or written by others.
+pub(super) unsafe fn over_place(
+    place: &mut Place<'_>,
+    host: &MemoryInfo<'_>,
+    allocator: &Allocator,
+) -> Result<DynValue, Error> {
+    let Outline { dtype, shape } = place.outline;
+    let (start, length) = (place.data.as_mut_ptr(), place.data.len());
+    // SAFETY: the memory is borrowed to be written; that it outlives the value is the caller's promise.
+    unsafe { over(start, length, *dtype, shape, host, allocator) }
+}
+
+/// A value over memory with numbers in it.
+///
+/// # Safety
+/// The memory has to be valid for as long as the value is there, and to be written if it is an output.
+unsafe fn over(
+    start: *mut u8,
+    length: usize,
+    dtype: Dtype,
+    shape: &[i64],
+    host: &MemoryInfo<'_>,
+    allocator: &Allocator,
+) -> Result<DynValue, Error> {
+    let size = dtype.size().unwrap_or(1);
+    let wanted = elements(shape).and_then(|count| count.checked_mul(size));
+    if wanted != Some(length) {
+        return Err(Error::new("a tensor's bytes do not match its shape"));
     }
     let mut value: *mut OrtValue = ptr::null_mut();
     let create = ::ort::api().CreateTensorWithDataAsOrtValue;
     // SAFETY: data and shape are valid for the lengths given, and the length was checked to be
-    // what the shape takes. ONNX Runtime does not write to a graph's inputs, so that the cast from
-    // const is sound; that the memory outlives the value is the caller's promise.
+    // what the shape takes.
     let status = unsafe {
         create(
             host.ptr(),
-            input.data.as_ptr().cast_mut().cast::<c_void>(),
-            input.data.len(),
-            input.shape.as_ptr(),
-            input.shape.len(),
-            element::onnx(input.dtype),
+            start.cast::<c_void>(),
+            length,
+            shape.as_ptr(),
+            shape.len(),
+            element::onnx(dtype),
             &raw mut value,
         )
     };

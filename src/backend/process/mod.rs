@@ -21,7 +21,7 @@ pub use serve::{Equipment, serve};
 pub use worker::Program;
 
 use super::{Artifact, Backend, Death, Executor, LoadError, Placement, Weights};
-use crate::device::{DeviceId, MappedDevice, SharedDevice};
+use crate::device::{DeviceId, MappedDevice, Neighbour, SharedDevice};
 use crate::model::ModelPolicy;
 use executor::{Line, ProcessExecutor};
 use message::{Load, OrderKind, Profile, ReplyKind, bytes};
@@ -101,10 +101,12 @@ impl Backend for ProcessBackend {
         }
         let device = placement.device.id();
         tracing::debug!(model = %artifact.id, %device, worker = worker.pid(), "loaded in a worker");
+        let mapped = self.mapped(&placement.device);
         Ok(Arc::new(ProcessWeights {
+            _counted: mapped.count(worker.pid()),
             worker,
             patience,
-            device: self.mapped(&placement.device),
+            device: mapped,
         }))
     }
 
@@ -138,6 +140,7 @@ struct ProcessWeights {
     worker: Arc<Worker>,
     patience: Option<Duration>,
     device: Arc<MappedDevice>,
+    _counted: Arc<Neighbour>,
 }
 
 impl Weights for ProcessWeights {

@@ -11,11 +11,13 @@ use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_sig
 
 use super::channel::Channel;
 use super::message::{
-    Failed, Failure, Load, Numbers, Order, OrderKind, Part, Profile, Reply, ReplyKind, Run, bytes,
-    dtype, path,
+    Failed, Failure, Load, Numbers, Order, OrderKind, Part, Profile, Ran, Reply, ReplyKind, Run,
+    bytes, dtype, path,
 };
-use super::shelf::Shelf;
-use crate::backend::{Artifact, Backend, Executor, Input, Placement, RunError, Weights};
+use super::shelf::{Room, Shelf};
+use crate::backend::{
+    Artifact, Backend, Executor, Input, Outline, Place, Placement, RunError, Weights,
+};
 use crate::device::{DeviceId, MappedBytes, SharedDevice};
 use crate::model::ModelPolicy;
 
@@ -202,14 +204,56 @@ impl<'a> Conversation<'a> {
             let reply = failed("inputs that are nowhere, or no executor".to_owned());
             return send(&mut self.channel, reply, None);
         };
-        match executor.run(&inputs) {
-            Ok(outputs) => {
-                let (ran, file) = self.shelf.put(&outputs)?;
+        match run_onto(&mut self.shelf, executor.as_mut(), &inputs) {
+            Ok(done) => {
+                let (ran, file) = done?;
                 send(&mut self.channel, ReplyKind::Ran(ran), file)
             }
             Err(error) => send(&mut self.channel, trouble(error), None),
         }
     }
+}
+
+/// What the server is told of a batch, and the file that goes with it.
+type Told<'a> = io::Result<(Ran, Option<BorrowedFd<'a>>)>;
+
+/// Runs a batch whose outputs go onto the shelf: straight, where they are foreseen, or by a copy.
+fn run_onto<'a>(
+    shelf: &'a mut Shelf,
+    executor: &mut dyn Executor,
+    inputs: &[Input<'_>],
+) -> Result<Told<'a>, RunError> {
+    let Some((outlines, mut room)) = room(shelf, executor, inputs) else {
+        return Ok(shelf.put(&executor.run(inputs)?));
+    };
+    let places = room.places().into_iter().zip(&outlines);
+    let mut places: Vec<Place<'_>> = places
+        .map(|(data, outline)| Place { outline, data })
+        .collect();
+    match executor.run_into(inputs, &mut places) {
+        Ok(None) => Ok(Ok(shelf.hand_out(room, &outlines))),
+        Ok(Some(outputs)) => {
+            shelf.refuse(room);
+            Ok(shelf.put(&outputs))
+        }
+        Err(error) => {
+            shelf.refuse(room);
+            Err(error)
+        }
+    }
+}
+
+/// What the outputs will look like, and room for them, if both are there before the run.
+fn room(
+    shelf: &mut Shelf,
+    executor: &dyn Executor,
+    inputs: &[Input<'_>],
+) -> Option<(Vec<Outline>, Room)> {
+    let outlines = executor.foresee(inputs)?;
+    let sizes = outlines.iter().map(Outline::bytes).collect::<Option<_>>()?;
+    // What a model says of itself may be more than there is. Then it is seen what comes.
+    let room = shelf.room(sizes).ok()??;
+    Some((outlines, room))
 }
 
 fn input<'a>(part: &'a Part, inputs: &'a HashMap<u64, MappedBytes>) -> Option<Input<'a>> {
@@ -242,4 +286,80 @@ fn trouble(error: RunError) -> ReplyKind {
     };
     let kind = kind.into();
     ReplyKind::Failed(Failed { kind, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outputs::Outputs;
+    use super::*;
+    use crate::model::Signature;
+    use crate::tensor::{Dtype, Shape, Tensor};
+
+    /// Foresees ones of this size, and may be wrong.
+    struct Foresighted {
+        size: i64,
+        wrong: bool,
+    }
+
+    impl Executor for Foresighted {
+        fn signature(&self) -> &Signature {
+            panic!("nobody asks")
+        }
+
+        fn run(&mut self, _: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
+            panic!("what is foreseen is not run like this")
+        }
+
+        fn foresee(&self, _: &[Input<'_>]) -> Option<Vec<Outline>> {
+            Some(vec![Outline {
+                dtype: Dtype::Uint8,
+                shape: Shape::new(&[self.size]),
+            }])
+        }
+
+        fn run_into(
+            &mut self,
+            _: &[Input<'_>],
+            places: &mut [Place<'_>],
+        ) -> Result<Option<Vec<Tensor>>, RunError> {
+            places[0].data.fill(1);
+            Ok(self.wrong.then(|| vec![twos()]))
+        }
+    }
+
+    fn twos() -> Tensor {
+        Tensor {
+            dtype: Dtype::Uint8,
+            shape: Shape::new(&[20_000]),
+            data: vec![2; 20_000].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_foreseen_is_put_on_the_shelf_by_whoever_runs() {
+        let (mut shelf, mut outputs) = (Shelf::default(), Outputs::default());
+        let mut pass = |wrong| {
+            shelf.take_back(&outputs.returned());
+            let mut executor = Foresighted {
+                size: 30_000,
+                wrong,
+            };
+            let told = run_onto(&mut shelf, &mut executor, &[]);
+            let (ran, file) = told.unwrap().unwrap();
+            let file = file.map(|file| file.try_clone_to_owned().unwrap());
+            outputs.take(ran, file.into_iter().collect()).unwrap()
+        };
+        assert_eq!(pass(false)[0].data, vec![1; 30_000]);
+        assert_eq!(pass(true), [twos()]);
+        assert_eq!(pass(false)[0].data, vec![1; 30_000]);
+    }
+
+    #[test]
+    fn more_than_there_is_has_no_room() {
+        let executor = Foresighted {
+            size: i64::MAX,
+            wrong: false,
+        };
+        assert!(room(&mut Shelf::default(), &executor, &[]).is_none());
+    }
 }

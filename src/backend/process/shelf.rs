@@ -3,11 +3,10 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use bytes::Bytes;
-
 use super::message::{Part, Ran, number};
+use crate::backend::Outline;
 use crate::device::{HostMemory, MappedMemory};
-use crate::tensor::Tensor;
+use crate::tensor::{Dtype, Tensor};
 
 /// Outputs of a batch that are no larger together travel in the message.
 const MOST_INLINE: usize = 16 << 10;
@@ -46,51 +45,125 @@ impl Shelf {
         }
     }
 
-    /// Puts outputs where the server finds them. With the file of the memory, if that is new.
-    pub(super) fn put(&mut self, tensors: &[Tensor]) -> io::Result<(Ran, Option<BorrowedFd<'_>>)> {
-        let size = |tensor: &Tensor| tensor.data.len().next_multiple_of(LINE);
-        let needed: usize = tensors.iter().map(size).sum();
-        let dropped = std::mem::take(&mut self.dropped);
-        if needed <= MOST_INLINE {
-            let outputs = tensors.iter().map(here).collect();
-            return Ok((Ran { outputs, dropped }, None));
+    /// Room for outputs of these sizes; none if the message is to carry them.
+    pub(super) fn room(&mut self, sizes: Vec<usize>) -> io::Result<Option<Room>> {
+        let lines = sizes.iter().try_fold(0_usize, |sum, size| {
+            sum.checked_add(size.checked_next_multiple_of(LINE)?)
+        });
+        let needed = lines.and_then(usize::checked_next_power_of_two);
+        let needed = needed.ok_or(io::ErrorKind::OutOfMemory)?;
+        if lines.is_some_and(|lines| lines <= MOST_INLINE) {
+            return Ok(None);
         }
-        let enough = |memory: &MappedMemory| memory.as_slice().len() >= needed;
+        let enough = |memory: &MappedMemory| Some(memory.as_slice().len()) >= lines;
         let known = self.free.iter().position(enough);
-        let mut memory = match known {
+        let memory = match known {
             Some(place) => self.free.swap_remove(place),
-            None => MappedMemory::zeroed(needed.next_power_of_two())?,
+            None => MappedMemory::zeroed(needed)?,
         };
-        let mut outputs = Vec::with_capacity(tensors.len());
-        let mut offset = 0;
-        for tensor in tensors {
-            let end = offset + tensor.data.len();
-            if let Some(place) = memory.as_mut_slice().get_mut(offset..end) {
-                place.copy_from_slice(&tensor.data);
-            }
-            outputs.push(Part {
-                mapping: memory.mapping().id(),
-                offset: offset as u64,
-                here: Bytes::new(),
-                ..here(tensor)
-            });
-            offset += size(tensor);
+        Ok(Some(Room {
+            memory,
+            is_new: known.is_none(),
+            sizes,
+        }))
+    }
+
+    /// Takes back room that was not needed.
+    pub(super) fn refuse(&mut self, room: Room) {
+        // Of new memory the server does not know.
+        if !room.is_new {
+            self.free.push(room.memory);
         }
-        self.out.push(memory);
-        let new = self.out.last().filter(|_| known.is_none());
-        let file = new.map(|memory| memory.mapping().file());
-        Ok((Ran { outputs, dropped }, file))
+    }
+
+    /// What the server is told of outputs that are in the room, which are these. With the file of the
+    /// memory, if that is new.
+    pub(super) fn hand_out(
+        &mut self,
+        room: Room,
+        outlines: &[Outline],
+    ) -> (Ran, Option<BorrowedFd<'_>>) {
+        let mut offset = 0;
+        let mapping = room.memory.mapping().id();
+        let outputs = outlines.iter().zip(&room.sizes).map(|(outline, size)| {
+            let part = Part {
+                mapping,
+                offset: offset as u64,
+                length: *size as u64,
+                ..part(outline.dtype, &outline.shape)
+            };
+            offset += size.next_multiple_of(LINE);
+            part
+        });
+        let ran = Ran {
+            outputs: outputs.collect(),
+            dropped: std::mem::take(&mut self.dropped),
+        };
+        self.out.push(room.memory);
+        let new = self.out.last().filter(|_| room.is_new);
+        (ran, new.map(|memory| memory.mapping().file()))
+    }
+
+    /// Puts outputs that lie elsewhere where the server finds them: a copy.
+    pub(super) fn put(&mut self, tensors: &[Tensor]) -> io::Result<(Ran, Option<BorrowedFd<'_>>)> {
+        let sizes = tensors.iter().map(|tensor| tensor.data.len());
+        let Some(mut room) = self.room(sizes.collect())? else {
+            let ran = Ran {
+                outputs: tensors.iter().map(here).collect(),
+                dropped: std::mem::take(&mut self.dropped),
+            };
+            return Ok((ran, None));
+        };
+        for (place, tensor) in room.places().into_iter().zip(tensors) {
+            place.copy_from_slice(&tensor.data);
+        }
+        let outlines = tensors.iter().map(|tensor| Outline {
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+        });
+        Ok(self.hand_out(room, &outlines.collect::<Vec<_>>()))
+    }
+}
+
+/// Memory for the outputs of a batch, on its way to the server.
+pub(super) struct Room {
+    memory: MappedMemory,
+    /// Whether the server has still to be given it.
+    is_new: bool,
+    /// Of the outputs, each of which begins a line.
+    sizes: Vec<usize>,
+}
+
+impl Room {
+    /// A place for each output.
+    pub(super) fn places(&mut self) -> Vec<&mut [u8]> {
+        let mut rest = self.memory.as_mut_slice();
+        let mut places = Vec::with_capacity(self.sizes.len());
+        for size in &self.sizes {
+            let lines = size.next_multiple_of(LINE);
+            let Some((place, after)) = rest.split_at_mut_checked(lines) else {
+                break;
+            };
+            places.extend(place.get_mut(..*size));
+            rest = after;
+        }
+        places
     }
 }
 
 fn here(tensor: &Tensor) -> Part {
     Part {
-        dtype: number(tensor.dtype),
-        shape: tensor.shape.to_vec(),
-        mapping: 0,
-        offset: 0,
         length: tensor.data.len() as u64,
         here: tensor.data.clone(),
+        ..part(tensor.dtype, &tensor.shape)
+    }
+}
+
+fn part(dtype: Dtype, shape: &[i64]) -> Part {
+    Part {
+        dtype: number(dtype),
+        shape: shape.to_vec(),
+        ..Part::default()
     }
 }
 
@@ -98,7 +171,7 @@ fn here(tensor: &Tensor) -> Part {
 mod tests {
     use super::super::outputs::Outputs;
     use super::*;
-    use crate::tensor::{Dtype, Shape};
+    use crate::tensor::Shape;
 
     fn tensor(bytes: usize, value: u8) -> Tensor {
         Tensor {
@@ -156,5 +229,45 @@ mod tests {
         drop(pass(&mut shelf, &mut outputs, &tensors));
         assert_eq!((shelf.out.len(), shelf.free.len()), (1, MOST_FREE - 1));
         assert!(shelf.dropped.is_empty());
+    }
+
+    #[test]
+    fn what_is_put_into_a_room_is_not_copied() {
+        let (mut shelf, mut outputs) = (Shelf::default(), Outputs::default());
+        let outlines = [20_001, 0, 7].map(|bytes| Outline {
+            dtype: Dtype::Uint8,
+            shape: Shape::new(&[bytes]),
+        });
+        let sizes = || vec![20_001, 0, 7];
+        // One that nobody was told of leaves nothing behind.
+        let unused = shelf.room(sizes()).unwrap().unwrap();
+        shelf.refuse(unused);
+        for value in 1..=2 {
+            shelf.take_back(&outputs.returned());
+            let mut room = shelf.room(sizes()).unwrap().unwrap();
+            for (place, size) in room.places().into_iter().zip(sizes()) {
+                assert_eq!(place.len(), size);
+                assert_eq!(place.as_ptr().align_offset(LINE), 0);
+                place.fill(value);
+            }
+            let (ran, file) = shelf.hand_out(room, &outlines);
+            assert_eq!(file.is_some(), value == 1);
+            let files = file.map(|file| file.try_clone_to_owned().unwrap());
+            let taken = outputs.take(ran, files.into_iter().collect()).unwrap();
+            assert_eq!(taken, [20_001, 0, 7].map(|bytes| tensor(bytes, value)));
+        }
+        // The server knows this one, and it is used again.
+        shelf.take_back(&outputs.returned());
+        let known = shelf.room(sizes()).unwrap().unwrap();
+        shelf.refuse(known);
+        assert_eq!(shelf.free.len(), 1);
+    }
+
+    #[test]
+    fn room_that_nobody_has_is_refused() {
+        let mut shelf = Shelf::default();
+        assert!(shelf.room(vec![usize::MAX]).is_err());
+        assert!(shelf.room(vec![1 << 62, 1 << 62]).is_err());
+        assert!(shelf.room(vec![7, MOST_INLINE - LINE]).unwrap().is_none());
     }
 }

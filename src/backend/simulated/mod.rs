@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Artifact, Backend, Executor, Input, LoadError, Placement, RunError, Weights};
+use super::{
+    Artifact, Backend, Executor, Input, LoadError, Outline, Place, Placement, RunError, Weights,
+};
 use crate::clock::{Clock, Moment};
 use crate::device::{DeviceId, Reservation, SimulatedDevice, SimulatedDevices};
 use crate::model::{BackendPolicy, ModelPolicy, Signature, SimulatedPolicy, TensorSpec};
@@ -155,22 +157,54 @@ impl Executor for SimulatedExecutor {
     }
 
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
-        let rows = inputs.first().and_then(|input| input.shape.first());
-        let rows = rows.copied().unwrap_or(1);
+        self.pass(inputs)?;
+        let outputs = self.signature.outputs.iter().enumerate();
+        Ok(outputs
+            .map(|(position, spec)| output(spec, inputs.get(position), rows(inputs)))
+            .collect())
+    }
+
+    fn foresee(&self, inputs: &[Input<'_>]) -> Option<Vec<Outline>> {
+        let outputs = self.signature.outputs.iter().enumerate();
+        let outlines = outputs.map(|(position, spec)| {
+            spec.dtype.size()?;
+            Some(match fitting(spec, inputs.get(position)) {
+                Some(input) => outline(spec, input.shape),
+                None => outline(spec, &zero_shape(spec, rows(inputs))),
+            })
+        });
+        outlines.collect()
+    }
+
+    fn run_into(
+        &mut self,
+        inputs: &[Input<'_>],
+        places: &mut [Place<'_>],
+    ) -> Result<Option<Vec<Tensor>>, RunError> {
+        self.pass(inputs)?;
+        let outputs = self.signature.outputs.iter().zip(places).enumerate();
+        for (position, (spec, place)) in outputs {
+            match fitting(spec, inputs.get(position)) {
+                Some(input) => place.data.copy_from_slice(input.data),
+                None => place.data.fill(0),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl SimulatedExecutor {
+    /// Takes the time that a batch takes, and fails if it is to.
+    fn pass(&mut self, inputs: &[Input<'_>]) -> Result<(), RunError> {
+        let rows = rows(inputs);
         self.batches += 1;
         self.refuse(rows)?;
         let _memory = self.memory(rows)?;
         self.work(self.service(rows, inputs.first()));
         self.linger();
-        self.fault(inputs.first())?;
-        let outputs = self.signature.outputs.iter().enumerate();
-        Ok(outputs
-            .map(|(position, spec)| output(spec, inputs.get(position), rows))
-            .collect())
+        self.fault(inputs.first())
     }
-}
 
-impl SimulatedExecutor {
     /// How long a batch takes here.
     fn service(&self, rows: i64, input: Option<&Input<'_>>) -> Duration {
         let policy = &self.policy;
@@ -257,15 +291,14 @@ fn holds(input: Option<&Input<'_>>, number: Option<f32>) -> bool {
     input.dtype == Dtype::Fp32 && numbers.contains(&number.to_le_bytes())
 }
 
+fn rows(inputs: &[Input<'_>]) -> i64 {
+    let rows = inputs.first().and_then(|input| input.shape.first());
+    rows.copied().unwrap_or(1)
+}
+
 /// The input of the same position if it fits, else zeros.
 fn output(spec: &TensorSpec, input: Option<&Input<'_>>, rows: i64) -> Tensor {
-    let fits = |input: &&Input<'_>| {
-        let dimensions = spec.dimensions.iter().zip(input.shape);
-        input.dtype == spec.dtype
-            && input.shape.len() == spec.dimensions.len()
-            && dimensions.into_iter().all(|(own, size)| own.admits(*size))
-    };
-    match input.filter(fits) {
+    match fitting(spec, input) {
         Some(input) => Tensor {
             dtype: spec.dtype,
             shape: Shape::new(input.shape),
@@ -275,17 +308,35 @@ fn output(spec: &TensorSpec, input: Option<&Input<'_>>, rows: i64) -> Tensor {
     }
 }
 
-fn zeros(spec: &TensorSpec, rows: i64) -> Tensor {
-    let dimensions: Vec<i64> = spec
-        .dimensions
-        .iter()
-        .enumerate()
+fn fitting<'a, 'b>(spec: &TensorSpec, input: Option<&'a Input<'b>>) -> Option<&'a Input<'b>> {
+    input.filter(|input| {
+        let dimensions = spec.dimensions.iter().zip(input.shape);
+        input.dtype == spec.dtype
+            && input.shape.len() == spec.dimensions.len()
+            && dimensions.into_iter().all(|(own, size)| own.admits(*size))
+    })
+}
+
+fn outline(spec: &TensorSpec, shape: &[i64]) -> Outline {
+    Outline {
+        dtype: spec.dtype,
+        shape: Shape::new(shape),
+    }
+}
+
+fn zero_shape(spec: &TensorSpec, rows: i64) -> Vec<i64> {
+    let dimensions = spec.dimensions.iter().enumerate();
+    dimensions
         .map(|(index, dimension)| match dimension.size {
             Some(size) => i64::try_from(size).unwrap_or(i64::MAX),
             None if index == 0 => rows,
             None => 1,
         })
-        .collect();
+        .collect()
+}
+
+fn zeros(spec: &TensorSpec, rows: i64) -> Tensor {
+    let dimensions = zero_shape(spec, rows);
     // An empty string is four bytes of length zero.
     let size = match spec.dtype {
         Dtype::Bytes => 4,
