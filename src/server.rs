@@ -613,6 +613,7 @@ fn limits(config: &ServerConfig) -> Limits {
         max_in_flight_bytes: config.max_in_flight_bytes,
         max_stream_requests: config.max_stream_requests,
         read_timeout: config.read_timeout,
+        write_timeout: config.write_timeout,
         max_connection_age: config.max_connection_age,
         max_connection_age_grace: config.max_connection_age_grace,
         orca_trailers: config.orca_trailers,

@@ -318,6 +318,12 @@ pub struct RawServer {
     #[arg(long, value_name = "MS", env = "JITNEY_READ_TIMEOUT_MS")]
     pub read_timeout_ms: Option<String>,
 
+    /// Milliseconds that a client may take nothing of an answer, 10 to 3600000, or off [default: 60000]
+    ///
+    /// Then its call is ended if it speaks HTTP/2, or its connection if the socket takes nothing either.
+    #[arg(long, value_name = "MS", env = "JITNEY_WRITE_TIMEOUT_MS")]
+    pub write_timeout_ms: Option<String>,
+
     /// Milliseconds that a connection lasts, 100 to 86400000, or off [default: 1800000, half an hour]
     ///
     /// By chance a tenth more or less. Then its client is told to make another (GOAWAY, or connection:

@@ -232,6 +232,12 @@ impl RawServer {
                 64,
             ),
             read_timeout: s.time("read_timeout_ms", self.read_timeout_ms, 10.0, 30 * second),
+            write_timeout: s.one(
+                "write_timeout_ms",
+                self.write_timeout_ms,
+                TimeOrOff(10.0..=3_600_000.0),
+                Some(60 * second),
+            ),
             max_connection_age: s.one(
                 "max_connection_age_ms",
                 self.max_connection_age_ms,

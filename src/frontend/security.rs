@@ -134,6 +134,11 @@ impl Security {
         }
     }
 
+    /// What is counted of those who connect.
+    pub(super) fn counts(&self) -> Arc<DoorCounts> {
+        Arc::clone(&self.counts)
+    }
+
     /// Whether connections are encrypted.
     pub fn has_tls(&self) -> bool {
         self.tls.is_some()

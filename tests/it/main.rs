@@ -54,6 +54,7 @@ mod shared_memory;
 mod sharing;
 mod shutdown;
 mod sizes;
+mod stalled;
 mod start;
 mod stream;
 mod timing;
