@@ -30,6 +30,7 @@ use crate::serving::{
 };
 use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
 use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests, Shelf, Tracer};
+use crate::wire::Entry;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -206,6 +207,7 @@ pub struct Server {
     engine: Engine,
     readiness: Arc<Readiness>,
     config: ServerConfig,
+    entry: Entry,
     frontends: Frontends,
     goaway: watch::Sender<bool>,
     started: watch::Receiver<bool>,
@@ -263,7 +265,7 @@ impl Server {
         let frontend = Frontend::new(
             api,
             metrics.clone(),
-            console(&config, &bound, &breaches),
+            console(&config, &bound, &breaches, security.entry()),
             limits(&config),
             Origins::new(&config.cors_origins),
             security.clone(),
@@ -298,7 +300,7 @@ impl Server {
             tokio::spawn(metrics.watch()),
             tokio::spawn(Arc::clone(&machine.watchdog).watch(Arc::clone(&machine.clock))),
             tokio::spawn(breaches.watch()),
-            tokio::spawn(security.follow()),
+            tokio::spawn(security.clone().follow()),
             tokio::spawn(reconcile(
                 reconciler,
                 Arc::clone(&machine.clock),
@@ -315,6 +317,7 @@ impl Server {
             engine,
             readiness,
             config,
+            entry: security.entry(),
             frontends,
             goaway,
             started,
@@ -328,9 +331,9 @@ impl Server {
         self.address
     }
 
-    /// Whether every port speaks TLS alone.
-    pub fn has_tls(&self) -> bool {
-        self.config.security.tls.is_some()
+    /// What a client has to bring to be let in.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// Where REST is served, if anywhere.
@@ -584,6 +587,7 @@ fn console(
     config: &ServerConfig,
     bound: &[(TcpListener, Protocols)],
     breaches: &Breaches,
+    entry: Entry,
 ) -> Option<Console> {
     let mut bound = bound.iter();
     let grpc = bound.find(|(_, protocols)| protocols.grpc);
@@ -593,6 +597,7 @@ fn console(
         breaches: breaches.clone(),
         controls: config.console == ConsoleAccess::Control,
         grpc_port: address.port(),
+        entry,
     })
 }
 

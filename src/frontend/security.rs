@@ -12,6 +12,7 @@ use super::tls::Tls;
 use crate::clock::Clock;
 use crate::model::{ClientLimits, TlsFiles};
 use crate::telemetry::DoorCounts;
+use crate::wire::Entry;
 
 /// Between two looks at the files.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -119,6 +120,19 @@ impl Security {
                 }
             });
             let _ = look.await;
+        }
+    }
+
+    /// What a client has to bring to be let in.
+    pub fn entry(&self) -> Entry {
+        let tls = self.tls.as_ref().map(|tls| tls.entry());
+        // Who is asked for a certificate need say no more, if certificates are known.
+        let wants_certificate = tls.as_ref().is_some_and(|tls| tls.wants_certificate);
+        let identity = self.identity.as_ref();
+        Entry {
+            wants_token: identity
+                .is_some_and(|identity| !(wants_certificate && identity.needs_certificates())),
+            tls,
         }
     }
 
