@@ -38,7 +38,7 @@ impl TlsEntry {
         let is_it = |name: &String| match name.strip_prefix('*') {
             Some(domain) => host
                 .split_once('.')
-                .is_some_and(|(_, rest)| &domain[..] == format!(".{rest}")),
+                .is_some_and(|(_, rest)| domain.strip_prefix('.') == Some(rest)),
             None => name.eq_ignore_ascii_case(host),
         };
         let is_host = |name: &&String| !name.starts_with('*') && name.parse::<IpAddr>().is_err();
