@@ -102,7 +102,7 @@ pub struct RawServer {
     pub max_breach_files: Option<String>,
     /// URL of a receiver of OTLP, such as http://localhost:4317, for traces and metrics [default: none]
     ///
-    /// OTEL_EXPORTER_OTLP_ENDPOINT stands in for it; OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and
+    /// OTEL_EXPORTER_OTLP_ENDPOINT stands in for it, unless OTEL_SDK_DISABLED is true; OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and
     /// OTEL_RESOURCE_ATTRIBUTES are heard, too.
     #[arg(long, value_name = "URL", env = "JITNEY_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

@@ -26,6 +26,7 @@ mod graphs;
 mod hang;
 mod http;
 mod isolation;
+mod left_out;
 mod limits;
 mod load;
 mod memory;
