@@ -30,6 +30,7 @@ use crate::serving::{
 };
 use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
 use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests, Shelf, Tracer};
+use crate::wire::Entry;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -209,6 +210,7 @@ pub struct Server {
     engine: Engine,
     readiness: Arc<Readiness>,
     config: ServerConfig,
+    entry: Entry,
     frontends: Frontends,
     goaway: watch::Sender<bool>,
     started: watch::Receiver<bool>,
@@ -266,7 +268,7 @@ impl Server {
         let frontend = Frontend::new(
             api,
             metrics.clone(),
-            console(&config, &bound, &breaches),
+            console(&config, &bound, &breaches, security.entry()),
             limits(&config),
             Origins::new(&config.cors_origins),
             security.clone(),
@@ -301,7 +303,7 @@ impl Server {
             tokio::spawn(metrics.watch()),
             tokio::spawn(Arc::clone(&machine.watchdog).watch(Arc::clone(&machine.clock))),
             tokio::spawn(breaches.watch()),
-            tokio::spawn(security.follow()),
+            tokio::spawn(security.clone().follow()),
             tokio::spawn(reconcile(
                 reconciler,
                 Arc::clone(&machine.clock),
@@ -318,6 +320,7 @@ impl Server {
             engine,
             readiness,
             config,
+            entry: security.entry(),
             frontends,
             goaway,
             started,
@@ -331,9 +334,9 @@ impl Server {
         self.address
     }
 
-    /// Whether every port speaks TLS alone.
-    pub fn has_tls(&self) -> bool {
-        self.config.security.tls.is_some()
+    /// What a client has to bring to be let in.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// Where REST is served, if anywhere.
@@ -587,6 +590,7 @@ fn console(
     config: &ServerConfig,
     bound: &[(TcpListener, Protocols)],
     breaches: &Breaches,
+    entry: Entry,
 ) -> Option<Console> {
     let mut bound = bound.iter();
     let grpc = bound.find(|(_, protocols)| protocols.grpc);
@@ -596,6 +600,7 @@ fn console(
         breaches: breaches.clone(),
         controls: config.console == ConsoleAccess::Control,
         grpc_port: address.port(),
+        entry,
     })
 }
 
@@ -616,6 +621,7 @@ fn limits(config: &ServerConfig) -> Limits {
         max_in_flight_bytes: config.max_in_flight_bytes,
         max_stream_requests: config.max_stream_requests,
         read_timeout: config.read_timeout,
+        write_timeout: config.write_timeout,
         max_connection_age: config.max_connection_age,
         max_connection_age_grace: config.max_connection_age_grace,
         orca_trailers: config.orca_trailers,

@@ -7,7 +7,7 @@ use crate::config::RawServer;
 use crate::model::{Batching, Signature, TensorSpec};
 use crate::server::Server;
 use crate::serving::{ModelState, Version};
-use crate::wire::{Place, PlainRequest};
+use crate::wire::{Entry, Place, PlainRequest};
 
 /// Flags go before environment variables, those before the configuration file.
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ fn about(server: &Server) {
     super::say!("jitney {}", env!("CARGO_PKG_VERSION"));
     super::say!("devices: {}", devices.join(", "));
     super::say!("ONNX Runtime from {}", machine.library.path().display());
-    let (how, scheme) = match server.has_tls() {
+    let (how, scheme) = match server.entry().tls.is_some() {
         true => ("TLS", "https"),
         false => ("plaintext", "http"),
     };
@@ -93,10 +93,8 @@ fn models(server: &Server) {
         }
     }
     match serving.first() {
-        // Certificates and tokens are for the reader to add.
-        Some(_) if server.has_tls() => {}
         Some(version) => {
-            super::say!("try it:");
+            super::say!("{}", invitation(server.entry()));
             for line in examples(server, version) {
                 super::say!("  {line}");
             }
@@ -106,6 +104,21 @@ fn models(server: &Server) {
     super::say!("ready");
 }
 
+/// What the reader has to have set where these are pasted.
+fn invitation(entry: &Entry) -> String {
+    let mut needs = Vec::new();
+    if entry.tls.as_ref().is_some_and(|tls| tls.wants_certificate) {
+        needs.push("CERT and KEY to the paths of a client's certificate");
+    }
+    if entry.wants_token {
+        needs.push("TOKEN to a token of the role infer");
+    }
+    match needs.is_empty() {
+        true => "try it:".to_owned(),
+        false => format!("try it, with {}:", needs.join(", and ")),
+    }
+}
+
 /// Ways to ask a version for the first time, to be pasted as they stand.
 fn examples(server: &Server, version: &Version) -> Vec<String> {
     let grpc = server.address().to_string();
@@ -113,6 +126,7 @@ fn examples(server: &Server, version: &Version) -> Vec<String> {
     let examples = PlainRequest::first(version).examples(Place {
         grpc: &grpc,
         rest: rest.as_deref().unwrap_or_default(),
+        entry: server.entry(),
         version,
         by_number: false,
     });

@@ -46,6 +46,11 @@ pub(super) fn usual_protocol(endpoint: &Url) -> bool {
     endpoint.port() == Some(HTTP_PORT)
 }
 
+/// Whether the environment turns OpenTelemetry off for every program in it.
+pub(super) fn is_off(variable: impl Fn(&str) -> Option<String>) -> bool {
+    variable("OTEL_SDK_DISABLED").is_some_and(|said| said.eq_ignore_ascii_case("true"))
+}
+
 /// What the environment says of the server: its name goes before its attributes.
 pub(super) fn resource(variable: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     let mut given = pairs(&variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
@@ -89,6 +94,20 @@ mod tests {
         assert_eq!(resource(|_| None), Vec::new());
         let key = pairs("api-key=a=b&c");
         assert_eq!(key, owned(&[("api-key", "a=b&c")]));
+    }
+
+    #[test]
+    fn the_environment_may_turn_it_off() {
+        for (said, off) in [
+            ("true", true),
+            ("True", true),
+            ("false", false),
+            ("1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_off(|_| Some(said.to_owned())), off, "{said}");
+        }
+        assert!(!is_off(|_| None));
     }
 
     #[test]

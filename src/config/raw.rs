@@ -102,7 +102,7 @@ pub struct RawServer {
     pub max_breach_files: Option<String>,
     /// URL of a receiver of OTLP, such as http://localhost:4317, for traces and metrics [default: none]
     ///
-    /// OTEL_EXPORTER_OTLP_ENDPOINT stands in for it; OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and
+    /// OTEL_EXPORTER_OTLP_ENDPOINT stands in for it, unless OTEL_SDK_DISABLED is true; OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and
     /// OTEL_RESOURCE_ATTRIBUTES are heard, too.
     #[arg(long, value_name = "URL", env = "JITNEY_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
@@ -317,6 +317,12 @@ pub struct RawServer {
     /// 30 seconds, and so has a connection between two of them. HTTP/2 asks clients by itself.
     #[arg(long, value_name = "MS", env = "JITNEY_READ_TIMEOUT_MS")]
     pub read_timeout_ms: Option<String>,
+
+    /// Milliseconds that a client may take nothing of an answer, 10 to 3600000, or off [default: 60000]
+    ///
+    /// Then its call is ended if it speaks HTTP/2, or its connection if the socket takes nothing either.
+    #[arg(long, value_name = "MS", env = "JITNEY_WRITE_TIMEOUT_MS")]
+    pub write_timeout_ms: Option<String>,
 
     /// Milliseconds that a connection lasts, 100 to 86400000, or off [default: 1800000, half an hour]
     ///

@@ -14,7 +14,7 @@ use jitney_settings::{Problem, Report, Table, Written, read_document, read_witho
 
 use super::isolation::IsolationConfig;
 use super::location::{Location, Place};
-use super::otlp::{OtlpConfig, PROTOCOLS, RECEIVER, pairs, resource, usual_protocol};
+use super::otlp::{OtlpConfig, PROTOCOLS, RECEIVER, is_off, pairs, resource, usual_protocol};
 use super::raw::RawServer;
 use super::resource::OFFERED;
 use super::rule::{ADDRESS_OR_OFF, DEVICE, MODEL_NAME, ORIGIN, TimeOrOff};
@@ -232,6 +232,12 @@ impl RawServer {
                 64,
             ),
             read_timeout: s.time("read_timeout_ms", self.read_timeout_ms, 10.0, 30 * second),
+            write_timeout: s.one(
+                "write_timeout_ms",
+                self.write_timeout_ms,
+                TimeOrOff(10.0..=3_600_000.0),
+                Some(60 * second),
+            ),
             max_connection_age: s.one(
                 "max_connection_age_ms",
                 self.max_connection_age_ms,
@@ -383,7 +389,11 @@ impl<'d> Settings<'_, 'd, '_> {
         let protocol = self.perhaps("otlp_protocol", protocol, PROTOCOLS);
         let metrics_interval = self.time("otlp_metrics_interval_ms", interval, 100.0, minute);
         let trace_ratio = self.one("trace_ratio", ratio, Between(0.0..=1.0), 0.01);
-        let endpoint = endpoint.or_else(|| self.shared("OTEL_EXPORTER_OTLP_ENDPOINT", RECEIVER))?;
+        // What is set for every program is turned off for every program, too; a flag is for this one.
+        let endpoint = endpoint.or_else(|| match is_off(variable) {
+            true => None,
+            false => self.shared("OTEL_EXPORTER_OTLP_ENDPOINT", RECEIVER),
+        })?;
         let protocol = protocol.or_else(|| self.shared("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS));
         Some(OtlpConfig {
             http: protocol.unwrap_or_else(|| usual_protocol(&endpoint)),

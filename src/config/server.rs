@@ -91,6 +91,8 @@ pub struct ServerConfig {
     pub max_stream_requests: usize,
     /// How long a client may say nothing where the server can only wait for it.
     pub read_timeout: Duration,
+    /// How long a client may take nothing of an answer; none for ever.
+    pub write_timeout: Option<Duration>,
     /// How old a connection gets before its client is told to make another; none for any age.
     pub max_connection_age: Option<Duration>,
     /// How long calls may go on after that; none for as long as they take.

@@ -7,12 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,12 +24,14 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::age::Age;
+use super::delivery::Courier;
 use super::identity::Peer;
-use super::patience::Patience;
+use super::patience::{Patience, Wait};
 use super::security::Security;
 use super::tls::{Tls, subjects};
 use crate::clock::Sleep;
 use crate::model::Subject;
+use crate::telemetry::{DoorCounts, Stalled};
 
 /// By then it is known which version of HTTP a client speaks, and what waits for it has its own bound.
 const GREETING: usize = 24;
@@ -60,7 +62,7 @@ pub(super) async fn serve<S>(
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    let http = http(door.max_concurrent_streams);
+    let http = http(door.courier.clone(), door.max_concurrent_streams);
     let leaves = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -115,8 +117,8 @@ where
 }
 
 /// HTTP/1 and HTTP/2 on one port, told apart by how the client begins.
-fn http(max_concurrent_streams: u32) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn http(courier: Courier, max_concurrent_streams: u32) -> Builder<Courier> {
+    let mut builder = Builder::new(courier);
     builder.http1().timer(TokioTimer::new());
     builder
         .http2()
@@ -137,6 +139,7 @@ fn http(max_concurrent_streams: u32) -> Builder<TokioExecutor> {
 pub(super) struct Door {
     pub(super) places: Arc<Semaphore>,
     pub(super) patience: Patience,
+    pub(super) courier: Courier,
     pub(super) age: Age,
     pub(super) max_concurrent_streams: u32,
     pub(super) security: Security,
@@ -157,6 +160,7 @@ impl Door {
             stream,
             address,
             greeting: Some(self.greeting()),
+            writing: self.writing(),
             place,
         })
     }
@@ -171,6 +175,7 @@ impl Door {
             stream: tls.accept(connection.stream).await?,
             address: connection.address,
             greeting: Some(self.greeting()),
+            writing: self.writing(),
             place: connection.place,
         })
     }
@@ -178,7 +183,7 @@ impl Door {
     /// Serves a connection until it ends.
     async fn serve<T, S>(
         self,
-        http: Builder<TokioExecutor>,
+        http: Builder<Courier>,
         connection: Connection<T>,
         service: S,
         peer: Option<Arc<Peer>>,
@@ -207,6 +212,13 @@ impl Door {
         }
     }
 
+    fn writing(&self) -> Writing {
+        Writing {
+            wait: self.courier.wait(),
+            counts: Arc::clone(&self.courier.counts),
+        }
+    }
+
     /// Who is at the other end, if anybody wants to know.
     fn peer<S>(&self, connection: &Connection<S>, subjects: Vec<Subject>) -> Option<Arc<Peer>> {
         let address = connection.address.ip();
@@ -221,6 +233,7 @@ struct Connection<S> {
     address: SocketAddr,
     /// There until the client has said how it speaks.
     greeting: Option<Greeting>,
+    writing: Writing,
     place: OwnedSemaphorePermit,
 }
 
@@ -234,6 +247,31 @@ impl Greeting {
     fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ended = self.ends.as_mut().poll(context);
         ended.map(|()| Err(self.patience.lost()))
+    }
+}
+
+/// What a client has yet to take, for which its socket has no room.
+struct Writing {
+    wait: Wait,
+    counts: Arc<DoorCounts>,
+}
+
+impl Writing {
+    /// What came of it, or that it came to nothing for too long.
+    fn bounded<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.wait.end();
+            return written;
+        }
+        self.wait.go_on();
+        ready!(self.wait.poll_over(context));
+        self.counts.stalled(Stalled::Connection);
+        let told = "its client takes nothing (write_timeout_ms)";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, told)))
     }
 }
 
@@ -265,7 +303,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
+        let written = Pin::new(&mut self.stream).poll_write(context, data);
+        self.writing.bounded(context, written)
     }
 
     fn poll_write_vectored(
@@ -273,7 +312,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.writing.bounded(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -281,10 +321,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.writing.bounded(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.writing.bounded(context, shut)
     }
 }

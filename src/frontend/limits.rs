@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 
 use super::console::is_look;
 use super::grpc::status::grpc;
+use super::holding::Holding;
 use super::messages::{Messages, TooLarge};
 use super::metrics::METRICS_PATH;
 use super::patience::Patience;
@@ -48,6 +49,8 @@ pub struct Limits {
     pub max_stream_requests: usize,
     /// How long a client may say nothing where the server can do nothing else than wait for it.
     pub read_timeout: Duration,
+    /// How long a client may take nothing of an answer; none for ever.
+    pub write_timeout: Option<Duration>,
     /// How old a connection gets before its client is told to make another; none for any age.
     pub max_connection_age: Option<Duration>,
     /// How long calls may go on after that; none for as long as they take.
@@ -276,6 +279,7 @@ where
                     }
                 }
                 LimitedFuture::Admitted {
+                    version: parts.version,
                     future: self.inner.call(Request::from_parts(parts, body)),
                     held,
                 }
@@ -326,6 +330,7 @@ pin_project! {
             #[pin]
             future: F,
             held: Option<Arc<Held>>,
+            version: Version,
         },
     }
 }
@@ -341,16 +346,17 @@ where
             LimitedProjection::Refused { answer } => {
                 Poll::Ready(Ok(answer.take().unwrap_or_default()))
             }
-            LimitedProjection::Admitted { future, held } => {
+            LimitedProjection::Admitted {
+                future,
+                held,
+                version,
+            } => {
                 let response = ready!(future.poll(context))?;
                 let held = held.take();
                 // A call is in progress until its response has been sent.
-                Poll::Ready(Ok(response.map(|body| {
-                    Body::new(HeldBody {
-                        inner: body,
-                        _held: held,
-                    })
-                })))
+                Poll::Ready(Ok(
+                    response.map(|body| Holding::in_pieces(body, held, *version))
+                ))
             }
         }
     }
@@ -399,35 +405,6 @@ impl http_body::Body for MeteredBody {
             *this.refused = Some(grpc(status));
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-pin_project! {
-    /// A response's body that holds its call's share until it has been sent.
-    struct HeldBody {
-        #[pin]
-        inner: Body,
-        _held: Option<Arc<Held>>,
-    }
-}
-
-impl http_body::Body for HeldBody {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        self.project().inner.poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

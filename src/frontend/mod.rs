@@ -7,8 +7,10 @@ mod api;
 mod connections;
 mod console;
 mod contents;
+mod delivery;
 mod grpc;
 mod headers;
+mod holding;
 mod identity;
 mod limits;
 mod messages;
@@ -47,6 +49,7 @@ use crate::clock::Clock;
 use crate::telemetry::{InFlight, Metrics};
 use age::Age;
 use connections::{Door, places};
+use delivery::Courier;
 use grpc::orca::ReportLayer;
 use grpc::web::WebLayer;
 use limits::LimitLayer;
@@ -133,6 +136,13 @@ impl Frontend {
                 most: self.limits.max_connection_age,
                 grace: self.limits.max_connection_age_grace,
                 readiness: Arc::clone(&self.api.readiness),
+            },
+            courier: Courier {
+                patience: self.limits.write_timeout.map(|limit| {
+                    let clock = self.patience.clock();
+                    Patience::new(clock, limit)
+                }),
+                counts: self.security.counts(),
             },
             patience: self.patience,
             max_concurrent_streams: self.limits.max_concurrent_streams,

@@ -1,5 +1,5 @@
-//! How long clients are waited for: those that connect and say nothing, and those that stop in the
-//! middle of a body. HTTP/2 asks silent clients itself, once it has begun.
+//! How long clients are waited for: those that connect and say nothing, those that stop in the middle of
+//! a body, and those that take nothing of an answer. HTTP/2 asks silent clients itself, once it has begun.
 
 use std::fmt;
 use std::io;
@@ -71,6 +71,48 @@ impl Patience {
     pub(super) fn lost(&self) -> io::Error {
         let told = format!("nothing came for {:?} (read_timeout_ms)", self.limit);
         io::Error::new(io::ErrorKind::TimedOut, told)
+    }
+}
+
+/// A wait that is bounded, if there is a bound.
+pub(super) struct Wait {
+    patience: Option<Patience>,
+    /// There while it lasts.
+    ends: Option<Sleep>,
+}
+
+impl Wait {
+    /// One that has not begun.
+    pub(super) fn new(patience: Option<Patience>) -> Self {
+        Self {
+            patience,
+            ends: None,
+        }
+    }
+
+    /// Begins, from now.
+    pub(super) fn begin(&mut self) {
+        self.ends = self.patience.as_ref().map(Patience::begin);
+    }
+
+    /// Begins, unless it has.
+    pub(super) fn go_on(&mut self) {
+        if self.ends.is_none() {
+            self.begin();
+        }
+    }
+
+    /// Is over in good order.
+    pub(super) fn end(&mut self) {
+        self.ends = None;
+    }
+
+    /// Ready when it has begun and lasted too long.
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.ends {
+            Some(ends) => ends.as_mut().poll(context),
+            None => Poll::Pending,
+        }
     }
 }
 

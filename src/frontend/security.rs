@@ -12,6 +12,7 @@ use super::tls::Tls;
 use crate::clock::Clock;
 use crate::model::{ClientLimits, TlsFiles};
 use crate::telemetry::DoorCounts;
+use crate::wire::Entry;
 
 /// Between two looks at the files.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -122,6 +123,19 @@ impl Security {
         }
     }
 
+    /// What a client has to bring to be let in.
+    pub fn entry(&self) -> Entry {
+        let tls = self.tls.as_ref().map(|tls| tls.entry());
+        // Who is asked for a certificate need say no more, if certificates are known.
+        let wants_certificate = tls.as_ref().is_some_and(|tls| tls.wants_certificate);
+        let identity = self.identity.as_ref();
+        Entry {
+            wants_token: identity
+                .is_some_and(|identity| !(wants_certificate && identity.needs_certificates())),
+            tls,
+        }
+    }
+
     /// What a port lacks that listens beyond the machine; nothing if it is safe.
     pub fn lacks(&self) -> Option<&'static str> {
         match (&self.tls, &self.identity) {
@@ -132,6 +146,11 @@ impl Security {
             (Some(_), None) => Some("and anybody may ask (no --identity)"),
             (Some(_), Some(_)) => None,
         }
+    }
+
+    /// What is counted of those who connect.
+    pub(super) fn counts(&self) -> Arc<DoorCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Whether connections are encrypted.

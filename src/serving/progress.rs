@@ -12,6 +12,9 @@ use super::logbook::Entry;
 use crate::clock::{Clock, Moment};
 use crate::repository::Fetched;
 
+/// A load of which nothing more is done for so long may be one that never ends.
+const STILL: Duration = Duration::from_secs(300);
+
 /// What a load is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -65,6 +68,8 @@ pub struct LoadProgress {
     pub left: Option<Duration>,
     /// Since when the load has gone on.
     pub took: Duration,
+    /// Since when it holds one of `load_threads` and nothing more was done, if that is long.
+    pub still: Option<Duration>,
 }
 
 /// A load under way.
@@ -83,6 +88,8 @@ struct State {
     past: Option<Entry>,
     phase: Phase,
     since: Moment,
+    /// When the last part was done.
+    moved: Moment,
     done: u64,
     of: u64,
     compile: Duration,
@@ -133,7 +140,7 @@ impl Progress {
             Phase::WarmUp => state.warm_up += spent,
             _ => {}
         }
-        (state.phase, state.since) = (phase, now);
+        (state.phase, state.since, state.moved) = (phase, now, now);
         (state.done, state.of) = (0, of as u64);
     }
 
@@ -144,7 +151,10 @@ impl Progress {
 
     /// One more part is done.
     pub(super) fn step(&self) {
-        self.state().done += 1;
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.done += 1;
+        state.moved = now;
     }
 
     /// How long it took to compile and to warm up.
@@ -171,6 +181,7 @@ impl Progress {
             share,
             left,
             took: now - self.began,
+            still: state.still(now),
         }
     }
 
@@ -188,6 +199,14 @@ impl State {
             Phase::WarmUp => (self.of > 0).then_some((self.done.min(self.of), self.of)),
             Phase::Turn | Phase::Memory => None,
         }
+    }
+
+    /// Since when nothing more was done, if that is long. What waits for others is not meant.
+    fn still(&self, now: Moment) -> Option<Duration> {
+        let works = matches!(self.phase, Phase::Compile | Phase::WarmUp);
+        works
+            .then(|| now - self.moved)
+            .filter(|still| *still >= STILL)
     }
 
     /// The share and the rest of the whole, by what it took before.
@@ -243,6 +262,13 @@ impl fmt::Display for LoadProgress {
         }
         if let Some(left) = self.left {
             write!(formatter, ", about {:.0} s left", left.as_secs_f64().ceil())?;
+        }
+        if let Some(still) = self.still {
+            let minutes = still.as_secs() / 60;
+            write!(
+                formatter,
+                "; nothing more for {minutes} min (it holds one of load_threads)"
+            )?;
         }
         Ok(())
     }
@@ -385,6 +411,26 @@ mod tests {
         passes(11);
         let said = "warming up, 0 of 4 batches";
         assert_eq!(progress.told().to_string(), said);
+    }
+
+    #[test]
+    fn a_load_of_which_nothing_more_is_done_says_so() {
+        let (_, progress, passes) = begun();
+        progress.enter(Phase::Turn, 0);
+        passes(3600);
+        assert_eq!(progress.told().still, None, "it holds nothing");
+        progress.enter(Phase::WarmUp, 4);
+        passes(299);
+        assert_eq!(progress.told().still, None);
+        progress.step();
+        passes(299);
+        assert_eq!(progress.told().still, None);
+        passes(61);
+        let said = progress.told().to_string();
+        assert!(
+            said.ends_with("; nothing more for 6 min (it holds one of load_threads)"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -42,11 +42,23 @@ pub enum Handshake {
 
 const OUTCOMES: [&str; 4] = ["done", "failed", "slow", "crowded"];
 
-/// Counts of both.
+/// What was ended because its client took nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stalled {
+    /// One call of HTTP/2.
+    Call,
+    /// A connection, with all that it had.
+    Connection,
+}
+
+const ENDED: [&str; 2] = ["call_ended", "connection_ended"];
+
+/// Counts of all of them.
 #[derive(Debug, Default)]
 pub struct DoorCounts {
     refused: [AtomicU64; REASONS.len()],
     handshakes: [AtomicU64; OUTCOMES.len()],
+    stalled: [AtomicU64; ENDED.len()],
     /// Seconds since the Unix epoch; 0 without TLS.
     not_after: AtomicU64,
 }
@@ -60,6 +72,11 @@ impl DoorCounts {
     /// Counts a handshake.
     pub fn handshake(&self, how: Handshake) {
         count(&self.handshakes, how as usize);
+    }
+
+    /// Counts what was ended.
+    pub fn stalled(&self, what: Stalled) {
+        count(&self.stalled, what as usize);
     }
 
     /// Notes until when the certificate is good, in seconds since the Unix epoch.
@@ -79,8 +96,18 @@ impl DoorCounts {
         counted.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// What was ended so.
+    pub fn stalls(&self, what: Stalled) -> u64 {
+        let counted = self.stalled.get(what as usize);
+        counted.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     pub(super) fn tell_refused(&self, family: &mut Family) {
         tell(&REASONS, &self.refused, family);
+    }
+
+    pub(super) fn tell_stalled(&self, family: &mut Family) {
+        tell(&ENDED, &self.stalled, family);
     }
 
     pub(super) fn tell_handshakes(&self, family: &mut Family) {

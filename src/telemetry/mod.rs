@@ -23,7 +23,7 @@ mod tracer;
 mod triton;
 
 pub use context::{TRACEPARENT, TRACERESPONSE};
-pub use door::{DoorCounts, Handshake, Refused};
+pub use door::{DoorCounts, Handshake, Refused, Stalled};
 pub use family::{Buckets, Family, Kind, Label, Metric, Sample, Value};
 pub use load::{Load, Point, Report, VersionLoad};
 pub use recorder::{

@@ -399,6 +399,12 @@ pub(super) static METRICS: &[Told] = &[
         |snapshot, family| snapshot.door.tell_refused(family),
     ),
     counter(
+        "jitney_write_timeouts_total",
+        &["outcome"],
+        "Clients that took nothing of an answer (write_timeout_ms): a call of HTTP/2 was ended, or a connection",
+        |snapshot, family| snapshot.door.tell_stalled(family),
+    ),
+    counter(
         "jitney_tls_handshakes_total",
         &["outcome"],
         "TLS handshakes: done, failed, slow (handshake_timeout_ms), or crowded out by newer ones (max_handshakes)",

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::entry::Entry;
 use crate::model::TensorSpec;
 use crate::serving::Version;
 use crate::tensor::elements;
@@ -68,6 +69,8 @@ pub struct Place<'a> {
     pub grpc: &'a str,
     /// Host and port of REST.
     pub rest: &'a str,
+    /// What it takes to be let in.
+    pub entry: &'a Entry,
     /// The version, whose first output is printed.
     pub version: &'a Version,
     /// Whether it is asked by its number, and not as the newest.
@@ -85,6 +88,8 @@ pub struct Examples {
     pub curl: String,
 }
 
+/// Where it is asked, and how one is let in.
+type At<'a> = (&'a Entry, &'a str);
 /// A model, and the number of a version if that is asked.
 type Asked<'a> = (&'a str, Option<u64>);
 
@@ -115,23 +120,23 @@ impl PlainRequest {
         let first = place.version.signature.outputs.first();
         let output = first.map_or("", |spec| spec.name.as_str());
         Examples {
-            grpcurl: self.grpcurl(place.grpc, (&id.model, number)),
-            python: self.python(place.grpc, (&id.model, number), output),
-            curl: self.curl(place.rest, (&id.model, number)),
+            grpcurl: self.grpcurl((place.entry, place.grpc), (&id.model, number)),
+            python: self.python((place.entry, place.grpc), (&id.model, number), output),
+            curl: self.curl((place.entry, place.rest), (&id.model, number)),
         }
     }
 
-    fn curl(&self, address: &str, (model, number): Asked<'_>) -> String {
+    fn curl(&self, (entry, address): At<'_>, (model, number): Asked<'_>) -> String {
         let version = number.map_or(String::new(), |number| format!("/versions/{number}"));
-        let url = format!("http://{address}/v2/models/{model}{version}");
+        let asks = format!("{}/v2/models/{model}{version}", entry.curl(address));
         let whole = self.inputs.iter().all(|input| input.data.is_some());
         match serde_json::to_string(self) {
-            Ok(body) if whole => format!("curl -s {url}/infer -d {}", quoted(&body)),
-            _ => format!("curl -s {url}"),
+            Ok(body) if whole => format!("{asks}/infer -d {}", quoted(&body)),
+            _ => asks,
         }
     }
 
-    fn grpcurl(&self, address: &str, (model, number): Asked<'_>) -> String {
+    fn grpcurl(&self, (entry, address): At<'_>, (model, number): Asked<'_>) -> String {
         let inputs: Option<Vec<_>> = self.inputs.iter().map(PlainInput::message).collect();
         let (message, call) = match inputs {
             Some(inputs) => {
@@ -154,20 +159,22 @@ impl PlainRequest {
             None => (json!({"name": model}).to_string(), "ModelMetadata"),
         };
         let message = quoted(&message);
-        format!("grpcurl -plaintext -d {message} {address} inference.GRPCInferenceService/{call}")
+        let grpcurl = entry.grpcurl(address);
+        format!("{grpcurl} -d {message} {address} inference.GRPCInferenceService/{call}")
     }
 
-    fn python(&self, address: &str, (model, number): Asked<'_>, output: &str) -> String {
+    fn python(&self, (entry, address): At<'_>, (model, number): Asked<'_>, output: &str) -> String {
         let mut code = format!(
-            "import numpy as np, tritonclient.grpc as t; c = t.InferenceServerClient({}); i = []; ",
-            text(address)
+            "import os, numpy as np, tritonclient.grpc as t; c = t.InferenceServerClient({}{}); i = []; ",
+            text(address),
+            entry.python(address)
         );
         for input in &self.inputs {
             code.push_str(&input.python());
         }
         let (model, output) = (text(model), text(output));
         let number = number.map(|number| format!(", model_version=\"{number}\""));
-        let keywords = number.unwrap_or_default() + &self.keywords();
+        let keywords = number.unwrap_or_default() + &self.keywords() + entry.python_call();
         code.push_str(&format!(
             "print(c.infer({model}, i{keywords}).as_numpy({output}))"
         ));
@@ -309,12 +316,12 @@ fn literal(value: &Value) -> String {
 }
 
 /// A string in Python, which reads JSON's.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     Value::from(text).to_string()
 }
 
 /// One word to a shell, whatever the names in a model's file are.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -349,10 +356,10 @@ mod tests {
             ],
         }));
         assert_eq!(
-            asked.curl("h:1", NEWEST),
+            asked.curl((&Entry::default(), "h:1"), NEWEST),
             r#"curl -s http://h:1/v2/models/m/infer -d '{"id":"it'\''s","parameters":{"dry":true,"priority":2,"why":"so"},"inputs":[{"name":"x","datatype":"FP32","shape":[2,1],"data":[[0.5],[2]]},{"name":"s","datatype":"BYTES","shape":[1],"data":["é"]},{"name":"ones","datatype":"INT64","shape":[2],"data":[1,1]}]}'"#
         );
-        let line = asked.grpcurl("h:2", NEWEST);
+        let line = asked.grpcurl((&Entry::default(), "h:2"), NEWEST);
         let message = line.replace(r"'\''", "'");
         let message = message.strip_prefix("grpcurl -plaintext -d '").unwrap();
         let message = message.strip_suffix("' h:2 inference.GRPCInferenceService/ModelInfer");
@@ -371,7 +378,7 @@ mod tests {
             ],
         });
         assert_eq!(message, expected);
-        let python = asked.python("h:2", NEWEST, "y");
+        let python = asked.python((&Entry::default(), "h:2"), NEWEST, "y");
         for part in [
             r#"np.array([0.5, 2], t.triton_to_np_dtype("FP32")).reshape([2, 1])"#,
             r#"np.array(["é"], object).reshape([1])"#,
@@ -387,19 +394,29 @@ mod tests {
         let half =
             json!({"inputs": [{"name": "x", "datatype": "FP16", "shape": [1], "data": [1]}]});
         let metadata = r#"grpcurl -plaintext -d '{"name":"m"}' h inference.GRPCInferenceService/ModelMetadata"#;
-        assert_eq!(request(&half).grpcurl("h", NEWEST), metadata);
-        let large = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [999]}]});
-        assert_eq!(request(&large).grpcurl("h", NEWEST), metadata);
         assert_eq!(
-            request(&large).curl("h", NEWEST),
+            request(&half).grpcurl((&Entry::default(), "h"), NEWEST),
+            metadata
+        );
+        let large = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [999]}]});
+        assert_eq!(
+            request(&large).grpcurl((&Entry::default(), "h"), NEWEST),
+            metadata
+        );
+        assert_eq!(
+            request(&large).curl((&Entry::default(), "h"), NEWEST),
             "curl -s http://h/v2/models/m"
         );
-        let third = request(&half).python("h", ("m", Some(3)), "y");
+        let third = request(&half).python((&Entry::default(), "h"), ("m", Some(3)), "y");
         assert!(
             third.contains(r#"c.infer("m", i, model_version="3")"#),
             "{third}"
         );
         let ones = r#"np.ones([999], t.triton_to_np_dtype("FP32"))"#;
-        assert!(request(&large).python("h", NEWEST, "y").contains(ones));
+        assert!(
+            request(&large)
+                .python((&Entry::default(), "h"), NEWEST, "y")
+                .contains(ones)
+        );
     }
 }

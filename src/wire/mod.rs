@@ -4,6 +4,7 @@
 
 mod config;
 mod contents;
+mod entry;
 mod example;
 mod load;
 mod request;
@@ -13,6 +14,7 @@ mod statistics;
 mod tensor_parameters;
 
 pub use config::model_config;
+pub use entry::{Entry, TlsEntry};
 pub use example::{Examples, Place, PlainRequest};
 pub use load::supplied;
 pub use request::{Asked, Parameters, infer_request, refuse_parameters};

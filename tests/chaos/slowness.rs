@@ -133,7 +133,8 @@ async fn who_never_reads_is_held_back_and_holds_nobody_up() {
     let clients = extent(8, 64);
     // What executors keep for a batch is little.
     let repository = Repository::of("max_batch_size = 4", "");
-    let server = Server::start(&repository.path(), &[]);
+    // They are to be held back, and not only for a while.
+    let server = Server::start(&repository.path(), &["--write-timeout-ms", "off"]);
     warm(&server, 2000).await;
     let start = server.has();
     // All their answers would be so much.

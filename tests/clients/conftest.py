@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from server import ROOT, Server
+from pki import Pki
+from server import ROOT, Server, simulated
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,14 @@ def add(repository):
         shutil.copytree(made, repository / (name or model) / str(version))
 
     return add
+
+
+@pytest.fixture
+def pki(tmp_path):
+    return Pki(tmp_path)
+
+
+@pytest.fixture
+def echo(repository):
+    simulated(repository, "echo")
+    return repository

@@ -1,12 +1,16 @@
 //! A connection that has got old takes no new calls, and loses none that it has.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper_util::rt::TokioIo;
 use jitney::config::RawServer;
 use jitney::proto::ServerLiveRequest;
+use jitney::server::Server;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -15,6 +19,7 @@ use super::node::{Client, Node, infer, until, within};
 use super::occupant::Gate;
 use super::repository::{Repository, Simulated};
 use super::request::{assert_echo, rows};
+use super::security::{Authority, Place, handshake};
 
 fn aging(grace: Option<&str>) -> RawServer {
     RawServer {
@@ -32,11 +37,24 @@ fn repository() -> Repository {
 
 /// A channel, and how often it has connected.
 async fn counted(address: SocketAddr) -> (Channel, Arc<AtomicUsize>) {
+    counted_by(address, move || TcpStream::connect(address)).await
+}
+
+/// The same, connected in a way of its own.
+async fn counted_by<S, F>(
+    address: SocketAddr,
+    connect: impl Fn() -> F + Send + 'static,
+) -> (Channel, Arc<AtomicUsize>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let count: Arc<AtomicUsize> = Arc::default();
     let counts = Arc::clone(&count);
     let connect = tower::service_fn(move |_: Uri| {
         counts.fetch_add(1, Ordering::SeqCst);
-        async move { TcpStream::connect(address).await.map(TokioIo::new) }
+        let connected = connect();
+        async move { connected.await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let channel = endpoint.connect_with_connector(connect).await.unwrap();
@@ -48,8 +66,39 @@ async fn whoever_is_under_way_on_an_old_connection_is_answered() {
     let repository = repository();
     let node = Node::with(&repository.path(), aging(None)).await;
     let (channel, connections) = counted(node.server.address()).await;
-    let gate = Gate::close(&node, "m");
-    let version = node.version("m");
+    assert_nothing_is_lost(&node.server, node.repository(), channel, &connections).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_is_anything_lost_over_tls() {
+    let (place, authority) = (Place::new(), Authority::new());
+    place.put_pair(&authority.issue("jitney.test"));
+    let repository = repository();
+    let settings = RawServer {
+        security: place.tls(),
+        ..aging(None)
+    };
+    let server = Node::server(&repository.path(), settings).await;
+    let address = server.address();
+    let connector = authority.connector(None);
+    let connect = move || {
+        let connector = connector.clone();
+        async move { handshake(address, &connector).await }
+    };
+    let (channel, connections) = counted_by(address, connect).await;
+    assert_nothing_is_lost(&server, &repository.path(), channel, &connections).await;
+}
+
+/// One request waits for the model all the while, and is answered by the connection that it came by; others
+/// find new ones.
+async fn assert_nothing_is_lost(
+    server: &Server,
+    repository: &Path,
+    channel: Channel,
+    connections: &AtomicUsize,
+) {
+    let gate = Gate::of(repository, "m");
+    let version = server.catalog().versions("m").unwrap().pop().unwrap();
     let under_way = tokio::spawn(infer(Client::new(channel.clone()), rows("m", 1, 1)));
     let offered = || version.demand().unwrap().offered;
     until("the request runs", || offered() == 1).await;

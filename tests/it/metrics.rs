@@ -36,7 +36,7 @@ pub(crate) async fn scrape(node: &Node, accept: &str) -> (String, String) {
 }
 
 /// What is told once no call is in progress: one gives its place back after its answer.
-async fn scrape_at_rest(node: &Node) -> String {
+pub(crate) async fn scrape_at_rest(node: &Node) -> String {
     within("no call is in progress", async {
         loop {
             let (_, body) = scrape(node, "*/*").await;

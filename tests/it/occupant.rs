@@ -1,7 +1,7 @@
 //! Who keeps a model's one executor busy, so that whatever is sent next has to wait.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jitney::proto::infer_parameter::ParameterChoice;
 use jitney::proto::{ModelInferRequest, ModelInferResponse};
@@ -21,7 +21,12 @@ pub(crate) struct Gate(PathBuf);
 
 impl Gate {
     pub(crate) fn close(node: &Node, model: &str) -> Self {
-        let file = gate(node.repository(), model);
+        Self::of(node.repository(), model)
+    }
+
+    /// The same of a model of a repository.
+    pub(crate) fn of(repository: &Path, model: &str) -> Self {
+        let file = gate(repository, model);
         fs::write(&file, "").unwrap();
         Self(file)
     }

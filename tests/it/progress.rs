@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use super::http::{Wire, get};
-use super::node::{HANG, Node, within};
+use super::node::{HANG, Node, load, within};
 use super::repository::{Repository, Simulated, gate};
 use super::request::rows;
 
@@ -81,6 +81,37 @@ async fn probes_are_answered_while_models_load() {
         told(&node, "/v2/health/ready").await,
         json!({"ready": true})
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_does_not_end_keeps_no_other_waiting_while_a_thread_is_left() {
+    let repository = Repository::new();
+    let gates = ["stuck", "stuck_too"].map(|model| add(&repository, model, Simulated::default()));
+    for gate in &gates {
+        fs::write(gate, "").unwrap();
+    }
+    for model in ["one", "two"] {
+        add(&repository, model, Simulated::default());
+    }
+    let settings = RawServer {
+        model_control: Some("explicit".to_owned()),
+        ..RawServer::default()
+    };
+    let node = Node::with(&repository.path(), settings).await;
+    let first = tokio::spawn(load(node.client(), "stuck"));
+    until_at(&node, "stuck", "warming up").await;
+    node.load("one").await.unwrap();
+    let second = tokio::spawn(load(node.client(), "stuck_too"));
+    until_at(&node, "stuck_too", "warming up").await;
+    // Now none is left, and that is said.
+    let third = tokio::spawn(load(node.client(), "two"));
+    until_at(&node, "two", "waiting for its turn (load_threads)").await;
+    for gate in &gates {
+        fs::remove_file(gate).unwrap();
+    }
+    for load in [first, second, third] {
+        load.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,20 +26,20 @@ use super::repository::Repository;
 use super::request::rows;
 
 /// An authority of the test's own.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: CertificateDer<'static>,
 }
 
 /// A certificate and its key in PEM.
-struct Pair {
+pub(crate) struct Pair {
     certificate: String,
     key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::default();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -52,7 +52,7 @@ impl Authority {
     }
 
     /// A certificate of a name, which is alternative and common.
-    fn issue(&self, name: &str) -> Pair {
+    pub(crate) fn issue(&self, name: &str) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new([name.to_owned()]).unwrap();
         parameters.distinguished_name.push(DnType::CommonName, name);
@@ -64,7 +64,7 @@ impl Authority {
     }
 
     /// A client's side of TLS, which believes this authority.
-    fn connector(&self, own: Option<&Pair>) -> TlsConnector {
+    pub(crate) fn connector(&self, own: Option<&Pair>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -85,13 +85,13 @@ impl Authority {
 }
 
 /// A repository with a model, and a folder of certificates and names.
-struct Place {
+pub(crate) struct Place {
     repository: Repository,
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             repository: Repository::of("", ""),
             folder: tempfile::tempdir().unwrap(),
@@ -107,12 +107,12 @@ impl Place {
         path
     }
 
-    fn put_pair(&self, pair: &Pair) {
+    pub(crate) fn put_pair(&self, pair: &Pair) {
         self.put("tls.crt", &pair.certificate);
         self.put("tls.key", &pair.key);
     }
 
-    fn tls(&self) -> RawSecurity {
+    pub(crate) fn tls(&self) -> RawSecurity {
         RawSecurity {
             tls_cert: Some(self.folder.path().join("tls.crt")),
             tls_key: Some(self.folder.path().join("tls.key")),
@@ -131,7 +131,7 @@ impl Place {
     }
 }
 
-async fn handshake(
+pub(crate) async fn handshake(
     address: SocketAddr,
     connector: &TlsConnector,
 ) -> io::Result<TlsStream<TcpStream>> {

@@ -31,6 +31,7 @@ def main():
         tiny_mlp(), unbatched_softmax(), fixed_shape(), fixed_rows(), scalar_out(), gather(),
         accumulator(), history(), optional(), optional_uneven(), optional_alone(), ragged(),
         misdeclared(), handed_through(), constant_out(), branches(),
+        optional_sum(), optional_ragged(),
     ]:
         path = HERE / model.graph.name / "1" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,6 +262,52 @@ def optional_alone():
         [value("x", "FLOAT", ["batch", 4]), value("scale", "FLOAT", [4])],
         [value("y", "FLOAT", ["batch", 4])],
         {"scale": numpy.array([1, 2, 3, 4], numpy.float32)},
+    )
+
+
+def optional_sum():
+    """Adds up a sequence of numbers, each times a factor for which the graph has a value."""
+    return model(
+        "optional_sum",
+        [
+            helper.make_node("Mul", ["x", "factor"], ["amount"]),
+            helper.make_node("Add", ["kept", "amount"], ["kept_out"]),
+            helper.make_node("Identity", ["kept_out"], ["sum"]),
+        ],
+        [
+            value("x", "FLOAT", ["batch", 1]), value("factor", "FLOAT", ["batch", 1]),
+            value("kept", "FLOAT", ["batch", 1]),
+        ],
+        [value("sum", "FLOAT", ["batch", 1]), value("kept_out", "FLOAT", ["batch", 1])],
+        {"factor": numpy.array([[10]], numpy.float32)},
+    )
+
+
+def optional_ragged():
+    """The sum of each of the requests that are laid end to end, times a factor for which the graph has a value."""
+    return model(
+        "optional_ragged",
+        [
+            helper.make_node("CumSum", ["values", "axis0"], ["running"]),
+            helper.make_node("Concat", ["zero", "running"], ["before"], axis=0),
+            helper.make_node("Gather", ["before", "bounds"], ["at_bounds"]),
+            helper.make_node("Slice", ["at_bounds", "one", "end"], ["upper"]),
+            helper.make_node("Slice", ["at_bounds", "start", "last"], ["lower"]),
+            helper.make_node("Sub", ["upper", "lower"], ["sums"]),
+            helper.make_node("Unsqueeze", ["sums", "one"], ["tall"]),
+            helper.make_node("Mul", ["tall", "factor"], ["sum"]),
+        ],
+        [
+            value("values", "FLOAT", ["total"]), value("bounds", "INT32", ["bounds"]),
+            value("factor", "FLOAT", ["batch", 1]),
+        ],
+        [value("sum", "FLOAT", ["batch", 1])],
+        {
+            "zero": numpy.array([0], numpy.float32), "axis0": numpy.int64(0),
+            "start": numpy.array([0], numpy.int64), "one": numpy.array([1], numpy.int64),
+            "last": numpy.array([-1], numpy.int64), "end": numpy.array([1 << 40], numpy.int64),
+            "factor": numpy.array([[10]], numpy.float32),
+        },
     )
 
 

@@ -85,6 +85,7 @@ fn defaults() -> ServerConfig {
         max_uploaded_bytes: 1_073_741_824,
         max_stream_requests: 64,
         read_timeout: Duration::from_millis(30_000),
+        write_timeout: Some(Duration::from_secs(60)),
         max_connection_age: Some(Duration::from_secs(1_800)),
         max_connection_age_grace: None,
         cors_origins: Vec::new(),
@@ -172,6 +173,7 @@ graph_cache_bytes = 9
 device_memory_bytes = 5
 unload_least_used = true
 read_timeout_ms = 100
+write_timeout_ms = 200
 max_connection_age_ms = "off"
 max_connection_age_grace_ms = 100.5
 cors_origin = ["https://example.com:8443", "*"]
@@ -263,6 +265,7 @@ trace_settings = false
         max_uploaded_bytes: 8,
         max_stream_requests: 7,
         read_timeout: Duration::from_millis(100),
+        write_timeout: Some(Duration::from_millis(200)),
         max_connection_age: None,
         max_connection_age_grace: Some(Duration::from_micros(100_500)),
         cors_origins: vec!["https://example.com:8443".to_owned(), "*".to_owned()],

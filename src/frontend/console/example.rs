@@ -55,6 +55,7 @@ impl View {
         let examples = request.examples(Place {
             grpc: &format!("{name}:{}", self.console.grpc_port),
             rest,
+            entry: &self.console.entry,
             version: &version,
             by_number: !said.version.is_empty(),
         });

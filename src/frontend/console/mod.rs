@@ -22,6 +22,7 @@ use super::api::Api;
 use super::limits::{LimitLayer, Limits};
 use super::rest::{Answer, plain};
 use crate::telemetry::{Anchor, Breaches, Metrics, SlowRequest, decisions};
+use crate::wire::Entry;
 use asked::Asked;
 use state::ServerState;
 
@@ -37,6 +38,8 @@ pub struct Console {
     pub controls: bool,
     /// The port of gRPC, for examples.
     pub grpc_port: u16,
+    /// What it takes to be let in, for the same.
+    pub entry: Entry,
 }
 
 /// What the routes need.

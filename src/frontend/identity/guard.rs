@@ -4,10 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Request, Response};
-use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -17,6 +15,7 @@ use super::needs::{Need, need};
 use super::{Caller, Identity, Peer};
 use crate::clock::{Clock, wall_nanoseconds};
 use crate::frontend::grpc::status::grpc;
+use crate::frontend::holding::Holding;
 use crate::frontend::limits::Content;
 use crate::frontend::origins::Origins;
 use crate::frontend::rest::error;
@@ -258,43 +257,9 @@ where
                 // A request is in progress until its answer has been sent.
                 Poll::Ready(Ok(match share.take() {
                     None => response,
-                    Some(share) => response.map(|inner| {
-                        Body::new(SharedBody {
-                            inner,
-                            _share: share,
-                        })
-                    }),
+                    Some(share) => response.map(|body| Holding::body(body, share)),
                 }))
             }
         }
-    }
-}
-
-pin_project! {
-    /// A response's body that holds its client's share until it has been sent.
-    struct SharedBody {
-        #[pin]
-        inner: Body,
-        _share: Arc<Share>,
-    }
-}
-
-impl http_body::Body for SharedBody {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        self.project().inner.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

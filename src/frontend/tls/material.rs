@@ -42,6 +42,12 @@ impl<'a> Material<'a> {
         })
     }
 
+    /// The hosts and addresses that the certificate names.
+    pub(super) fn names(&self) -> Vec<String> {
+        let leaf = self.chain.first();
+        leaf.map(|leaf| subject::hosts(leaf)).unwrap_or_default()
+    }
+
     /// Until when the certificate is good, in seconds since the Unix epoch.
     pub(super) fn not_after(&self) -> Option<u64> {
         subject::not_after(self.chain.first()?)

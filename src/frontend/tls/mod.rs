@@ -20,6 +20,7 @@ use super::patience::Patience;
 use crate::clock::wall_nanoseconds;
 use crate::model::{Subject, TlsFiles};
 use crate::telemetry::{DoorCounts, Handshake};
+use crate::wire::TlsEntry;
 use handshakes::Handshakes;
 pub(super) use material::client_config;
 use material::{Material, server_config};
@@ -27,6 +28,8 @@ use material::{Material, server_config};
 /// What makes TLS of connections.
 pub(super) struct Tls {
     files: TlsFiles,
+    /// Whom the certificate named when the server began.
+    names: Vec<String>,
     config: ArcSwap<ServerConfig>,
     /// What was read last, whether or not it was good.
     read: Mutex<Contents>,
@@ -55,12 +58,24 @@ impl Tls {
         note(&files.certificate, &material, &counts);
         Ok(Self {
             files: files.clone(),
+            names: material.names(),
             config: ArcSwap::from_pointee(config),
             read: Mutex::new(read),
             handshakes: Handshakes::new(most),
             patience,
             counts,
         })
+    }
+
+    /// What a client has to bring.
+    pub(super) fn entry(&self) -> TlsEntry {
+        let file = &self.files.certificate;
+        TlsEntry {
+            // A person may be in any folder.
+            certificate: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+            names: self.names.clone(),
+            wants_certificate: self.files.client_ca.is_some(),
+        }
     }
 
     /// Looks whether the files have changed, and takes what is new for those who connect from now on. What
