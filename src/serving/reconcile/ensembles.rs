@@ -1,9 +1,17 @@
 //! Ensembles: what they are made of is there before they are, and they are put together anew when
 //! that changes.
 
-use super::*;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Control, ROOM, Reconciler, blocking};
+use crate::backend::Artifact;
 use crate::model::EnsemblePolicy;
+use crate::repository::{MOST_NESTED, RepositoryError};
 use crate::serving::assembly::Assembly;
+use crate::serving::catalog::Version;
+use crate::serving::progress::Progress;
+use crate::serving::supplied::Supplied;
 
 /// The models that each ensemble is made of, as its folder said when it was last read.
 #[derive(Debug, Default)]
