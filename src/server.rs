@@ -1,201 +1,29 @@
 //! The composition root: builds the parts, binds, runs, and leaves in good order.
 
+mod error;
+mod machine;
+mod parts;
+mod ports;
+
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::backend::Backend;
-use crate::backend::ort::{GraphCache, Library, LibraryError, OrtBackend};
-use crate::backend::process::{Launch, ProcessBackend, Program};
-use crate::backend::simulated::SimulatedBackend;
-use crate::clock::{Clock, Moment, MonotonicClock};
-use crate::config::{
-    ConsoleAccess, Location, ModelControl, OtlpConfig, ServerConfig, read_access,
-    write_model_policy,
-};
-use crate::device::{Inventory, Unavailable};
-use crate::frontend::{
-    Api, Console, Frontend, Limits, Origins, Policy, Protocols, Readiness, Security, SecurityError,
-};
-use crate::repository::{FolderRules, RemoteSettings, RepositoryError, Uploads};
-use crate::serving::{
-    Backends, BreakerPolicy, Catalog, Containment, Control, Engine, Limiter, Loader, Logbook,
-    Reconciler, Repository, ResponseCache, SharedMemory, Watchdog,
-};
-use crate::telemetry::otlp::{Destination, Exporter, Protocol, SendError};
-use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests, Shelf, Tracer};
+pub use self::error::{RunError, StartError};
+pub use self::machine::Machine;
+pub use self::parts::repository;
+use self::parts::{console, control, exporter, limits, security, shared_memory, shelf};
+use self::ports::{bind, warn_if_open};
+use crate::clock::{Clock, Moment};
+use crate::config::{ConsoleAccess, ModelControl, ServerConfig};
+use crate::frontend::{Api, Frontend, Origins, Protocols, Readiness};
+use crate::repository::Uploads;
+use crate::serving::{Catalog, Engine, Logbook, Reconciler, ResponseCache};
+use crate::telemetry::{self, Breaches, DoorCounts, Metrics, Requests};
 use crate::wire::Entry;
-
-/// Why the server cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// ONNX Runtime is missing.
-    #[error(transparent)]
-    Library(#[from] LibraryError),
-    /// The device asked for is missing.
-    #[error(transparent)]
-    Device(#[from] Unavailable),
-    /// The repository cannot be read.
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    /// The folder of shared memory is missing.
-    #[error(
-        "shared_memory_prefix: {prefix}: {source}; name a folder, or a folder and how names begin"
-    )]
-    SharedMemory {
-        /// What was asked for.
-        prefix: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// What was to make the server safe cannot be had.
-    #[error(transparent)]
-    Security(#[from] SecurityError),
-    /// Traces and metrics cannot be sent.
-    #[error(transparent)]
-    Otlp(#[from] SendError),
-    /// The address cannot be bound.
-    #[error("cannot listen on {address}, which --{flag} sets")]
-    Bind {
-        /// What names the address.
-        flag: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-/// How the server ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Calls were still in progress when the time to finish was up.
-    #[error("calls were still in progress {0:?} after the server stopped taking new ones")]
-    NotDrained(Duration),
-    /// A task of ours failed.
-    #[error("serving panicked: {0}")]
-    Panicked(#[from] tokio::task::JoinError),
-}
-
-/// What models run with on this machine.
-pub struct Machine {
-    /// Its devices.
-    pub inventory: Arc<Inventory>,
-    /// What runs models.
-    pub backends: Backends,
-    /// ONNX Runtime.
-    pub library: Arc<Library>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Looks after executors in threads.
-    pub watchdog: Arc<Watchdog>,
-}
-
-impl std::fmt::Debug for Machine {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Machine").finish_non_exhaustive()
-    }
-}
-
-impl Machine {
-    /// Loads ONNX Runtime and finds the devices; fails if `config` asks for one that is not there.
-    pub fn open(config: &ServerConfig) -> Result<Self, StartError> {
-        let library = Library::load(&config.onnxruntime)?;
-        let inventory = Arc::new(Inventory::detect());
-        for error in inventory.broken() {
-            tracing::error!(%error, "a GPU cannot be used; the others are");
-        }
-        inventory.choose(&config.device, &config.device)?;
-        let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
-        let apart = |backend| isolated(config, backend);
-        let graphs = GraphCache::new(&config.cache_dir, config.graph_cache_bytes);
-        let onnx_runtime = OrtBackend::new(Arc::clone(&library), graphs);
-        let onnx_runtime = onnx_runtime.with_most_bytes(config.max_model_bytes);
-        let simulated = SimulatedBackend::new(Arc::clone(&clock), inventory.simulated());
-        let backends = Backends {
-            onnx_runtime: apart(Arc::new(onnx_runtime)),
-            simulated: apart(Arc::new(simulated)),
-            about: match config.isolation.process {
-                false => library.about().to_owned(),
-                true => format!("{}, apart", library.about()),
-            },
-        };
-        Ok(Self {
-            inventory,
-            backends,
-            library,
-            clock,
-            watchdog: Arc::default(),
-        })
-    }
-
-    /// A loader of models on this machine.
-    pub fn loader(&self, config: &ServerConfig, catalog: &Catalog) -> Loader {
-        Loader::new(
-            self.backends.clone(),
-            Arc::clone(&self.inventory),
-            config.device.clone(),
-            Arc::clone(&self.clock),
-            catalog.changes().clone(),
-            config.device_memory_bytes,
-        )
-        .with_limiter(
-            config
-                .rate_limit
-                .then(|| Limiter::new(config.rate_limit_resources.clone())),
-        )
-        .with_containment(Containment {
-            executor_timeout: config.isolation.executor_timeout,
-            breaker: BreakerPolicy {
-                deaths: config.isolation.max_worker_deaths,
-                window: config.isolation.worker_death_window,
-                rest: config.isolation.worker_rest,
-            },
-            watchdog: Arc::clone(&self.watchdog),
-        })
-    }
-}
-
-/// A backend, in processes of its own if models are to run there.
-fn isolated(config: &ServerConfig, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
-    let isolation = &config.isolation;
-    if !isolation.process {
-        return backend;
-    }
-    // The link finds the program even when its file has been replaced.
-    let own = || PathBuf::from("/proc/self/exe");
-    let log_format = if config.log_json { "json" } else { "text" };
-    let program = Program {
-        file: isolation.worker_executable.clone().unwrap_or_else(own),
-        arguments: vec![
-            "worker".into(),
-            "--onnxruntime".into(),
-            config.onnxruntime.clone().into(),
-            "--log".into(),
-            config.log.clone().into(),
-            "--log-format".into(),
-            log_format.into(),
-            "--cache-dir".into(),
-            config.cache_dir.clone().into(),
-            "--graph-cache-bytes".into(),
-            config.graph_cache_bytes.to_string().into(),
-            "--max-model-bytes".into(),
-            config.max_model_bytes.to_string().into(),
-        ],
-    };
-    let launch = Launch {
-        program,
-        load_timeout: isolation.worker_load_timeout,
-        write: write_model_policy,
-    };
-    Arc::new(ProcessBackend::new(launch, backend))
-}
 
 /// One task a port.
 type Frontends = JoinSet<()>;
@@ -431,92 +259,6 @@ impl Server {
     }
 }
 
-/// What sends traces and metrics, and who decides which, if they are sent anywhere.
-fn exporter(
-    config: &ServerConfig,
-    machine: &Machine,
-) -> Result<Option<(Exporter, Arc<Tracer>)>, StartError> {
-    let Some(otlp) = &config.otlp else {
-        return Ok(None);
-    };
-    let (exporter, tracer) = Exporter::new(&destination(otlp), Arc::clone(&machine.clock))?;
-    Ok(Some((exporter, Arc::new(tracer))))
-}
-
-fn destination(otlp: &OtlpConfig) -> Destination {
-    Destination {
-        endpoint: otlp.endpoint.clone(),
-        protocol: match otlp.http {
-            true => Protocol::Http,
-            false => Protocol::Grpc,
-        },
-        headers: otlp.headers.clone(),
-        resource: otlp.resource.clone(),
-        trace_ratio: otlp.trace_ratio,
-        metrics_interval: otlp.metrics_interval,
-    }
-}
-
-/// The repository that `config` names, in a folder or a store.
-pub fn repository(
-    config: &ServerConfig,
-    clock: &Arc<dyn Clock>,
-) -> Result<Repository, RepositoryError> {
-    let settings = RemoteSettings {
-        cache_dir: config.cache_dir.clone(),
-        cache_bytes: config.cache_bytes,
-        rest: config.repository_rest,
-        max_objects: config.max_repository_objects,
-    };
-    match &config.repository {
-        Location::Folder(root) => {
-            let rules = FolderRules {
-                follow_links: config.follow_links,
-                max_entries: config.max_repository_objects,
-            };
-            Repository::open(root, rules)
-        }
-        Location::Store(url) => Repository::open_store(url, settings, Arc::clone(clock)),
-    }
-}
-
-/// Every port, and what is served there. Those of one address are one.
-async fn bind(config: &ServerConfig) -> Result<Vec<(TcpListener, Protocols)>, StartError> {
-    let mut ports: Vec<(&str, SocketAddr, Protocols)> = Vec::new();
-    let mut serve = |flag, address: Option<SocketAddr>, what: fn(&mut Protocols) -> &mut bool| {
-        let Some(address) = address else {
-            return;
-        };
-        let known = ports.iter().position(|(_, known, _)| *known == address);
-        let place = known.unwrap_or_else(|| {
-            ports.push((flag, address, Protocols::default()));
-            ports.len() - 1
-        });
-        if let Some((_, _, protocols)) = ports.get_mut(place) {
-            *what(protocols) = true;
-        }
-    };
-    serve("grpc-address", Some(config.grpc_address), |on| &mut on.grpc);
-    serve("http-address", config.http_address, |on| &mut on.rest);
-    serve("metrics-address", config.metrics_address, |on| {
-        &mut on.metrics
-    });
-    let mut bound = Vec::new();
-    for (flag, address, protocols) in ports {
-        bound.push((listen(flag, address).await?, protocols));
-    }
-    Ok(bound)
-}
-
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| StartError::Bind {
-        flag,
-        address,
-        source,
-    })
-}
-
 async fn reconcile(
     reconciler: Arc<Reconciler>,
     clock: Arc<dyn Clock>,
@@ -528,102 +270,5 @@ async fn reconcile(
     done.send_replace(true);
     if config.model_control == ModelControl::Watch {
         reconciler.watch(clock, interval).await;
-    }
-}
-
-fn shared_memory(config: &ServerConfig, machine: &Machine) -> Result<SharedMemory, StartError> {
-    let inventory = Arc::clone(&machine.inventory);
-    let opened = SharedMemory::open(config.shared_memory.clone(), inventory);
-    opened.map_err(|source| StartError::SharedMemory {
-        prefix: config.shared_memory.prefix.clone().unwrap_or_default(),
-        source,
-    })
-}
-
-/// What stands before every port.
-fn security(
-    config: &ServerConfig,
-    machine: &Machine,
-    counts: &Arc<DoorCounts>,
-) -> Result<Security, StartError> {
-    let asked = config.security.clone();
-    let policy = Policy {
-        tls: asked.tls,
-        handshake_timeout: asked.handshake_timeout,
-        // Others have to get in while handshakes hang.
-        max_handshakes: asked.max_handshakes.min(config.max_connections / 2),
-        identity: asked.identity,
-        read_access: |file, text| read_access(file, text).map_err(|report| report.to_string()),
-        open_control: asked.open_control,
-        clients: asked.clients,
-    };
-    let clock = Arc::clone(&machine.clock);
-    Ok(Security::open(policy, clock, Arc::clone(counts))?)
-}
-
-/// Says loudly what listens beyond the machine and is not safe there.
-fn warn_if_open(bound: &[(TcpListener, Protocols)], security: &Security) {
-    let Some(lacks) = security.lacks() else {
-        return;
-    };
-    for (listener, _) in bound {
-        let address = listener.local_addr();
-        let address = address
-            .ok()
-            .filter(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = address {
-            tracing::warn!(
-                "OPEN TO THE WORLD: {address} listens beyond this machine {lacks}; see docs/security.md"
-            );
-        }
-    }
-}
-
-/// Where breaches are written, if anywhere.
-fn shelf(config: &ServerConfig) -> Option<Shelf> {
-    let folder = config.breach_dir.as_ref()?;
-    Some(Shelf::new(folder, config.max_breach_files))
-}
-
-/// What the console tells beside what others know; none if there is none.
-fn console(
-    config: &ServerConfig,
-    bound: &[(TcpListener, Protocols)],
-    breaches: &Breaches,
-    entry: Entry,
-) -> Option<Console> {
-    let mut bound = bound.iter();
-    let grpc = bound.find(|(_, protocols)| protocols.grpc);
-    let address = grpc.and_then(|(listener, _)| listener.local_addr().ok());
-    let address = address.unwrap_or(config.grpc_address);
-    (config.console != ConsoleAccess::Off).then(|| Console {
-        breaches: breaches.clone(),
-        controls: config.console == ConsoleAccess::Control,
-        grpc_port: address.port(),
-        entry,
-    })
-}
-
-fn control(control: ModelControl) -> Control {
-    match control {
-        ModelControl::Start => Control::Start,
-        ModelControl::Explicit => Control::Explicit,
-        ModelControl::Watch => Control::Watch,
-    }
-}
-
-fn limits(config: &ServerConfig) -> Limits {
-    Limits {
-        max_connections: config.max_connections,
-        max_message_bytes: config.max_message_bytes,
-        max_concurrent_streams: config.max_concurrent_streams,
-        max_requests: config.max_requests,
-        max_in_flight_bytes: config.max_in_flight_bytes,
-        max_stream_requests: config.max_stream_requests,
-        read_timeout: config.read_timeout,
-        write_timeout: config.write_timeout,
-        max_connection_age: config.max_connection_age,
-        max_connection_age_grace: config.max_connection_age_grace,
-        orca_trailers: config.orca_trailers,
     }
 }
