@@ -4,7 +4,10 @@
 //! next batch, so a request changes threads once on its way in and once on its way out.
 
 mod core;
+mod health;
 mod levels;
+mod parking;
+mod seat;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,20 +17,18 @@ use tokio::sync::oneshot;
 pub(super) use self::core::Next;
 use self::core::{Core, Decision};
 pub(super) use self::levels::Levels;
+use self::parking::LEAST_PATIENCE;
+pub(super) use self::seat::Seat;
 use super::breaker::Breaker;
 use super::changes::Changes;
 use super::delivery::Delivery;
-use super::instance::{Broken, Instance, NotMended};
+use super::instance::Instance;
 use super::journey::TraceContext;
 use super::profile::Loan;
-use super::ticket::{Answer, Job, Outputs, Ticket};
-use super::turns::AHEAD;
+use super::ticket::{Job, Ticket};
 use super::watchdog::Watch;
-use crate::allocator;
-use crate::backend::Death;
 use crate::clock::{Clock, Moment};
 use crate::scheduler::{Admitted, Item, ItemId, Learned, Load, Policy, Rejected, Step};
-use crate::status::Status;
 use crate::tensor::Tensor;
 
 /// Why a lane does not take a request.
@@ -43,11 +44,6 @@ pub(super) enum Refused {
 
 /// Batches that one request may run for others before it hands the instance to a thread.
 const MOST_DRIVEN: usize = 8;
-
-/// How long an idle thread waits before it gives back what was freed, and before it does so again.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-const MOST_PATIENCE: Duration = Duration::from_mins(1);
-
 /// The queue of one loaded version.
 pub(super) struct Lane {
     clock: Arc<dyn Clock>,
@@ -255,38 +251,6 @@ impl Lane {
         }
     }
 
-    /// Parks a thread that has nothing to do.
-    fn pause<'a>(
-        &self,
-        core: MutexGuard<'a, Core>,
-        decision: Decision,
-        now: Moment,
-    ) -> MutexGuard<'a, Core> {
-        match decision {
-            Decision::WaitUntil(moment) => self.park_until(core, now, moment),
-            Decision::Hold => self.hold(core, now),
-            Decision::Wait | Decision::Do(_) => self.park(core, None).0,
-        }
-    }
-
-    /// Parks a thread for which nothing is queued. If nothing comes for a while it gives back what was freed, and
-    /// then again, but ever more seldom, for others may hold answers for long.
-    fn rest<'a>(
-        &'a self,
-        core: MutexGuard<'a, Core>,
-        patience: &mut Duration,
-    ) -> MutexGuard<'a, Core> {
-        let (core, in_vain) = self.park(core, Some(*patience));
-        if !in_vain {
-            return core;
-        }
-        drop(core);
-        allocator::release();
-        *patience = (*patience * 2).min(MOST_PATIENCE);
-        // What came meanwhile has found nobody parked.
-        self.lock()
-    }
-
     /// Takes an instance whose batch has ended. The lane's next batch, if there is one, is known to
     /// follow before others are told that the device has time.
     fn give_back(&self, mut instance: Box<Instance>) -> MutexGuard<'_, Core> {
@@ -344,14 +308,6 @@ impl Lane {
         }
     }
 
-    /// Parks until other versions have had their turn on the devices.
-    fn hold<'a>(&self, mut core: MutexGuard<'a, Core>, now: Moment) -> MutexGuard<'a, Core> {
-        core.held = true;
-        core = self.park_until(core, now, now + AHEAD);
-        core.held = false;
-        core
-    }
-
     /// It may be this version's turn on a device.
     pub(super) fn nudge(&self) {
         let mut core = self.lock();
@@ -381,187 +337,6 @@ impl Lane {
         self.closing.notify_all();
     }
 
-    /// Makes an executor again that broke by a panic: that is ours, and its device is well. What it
-    /// had is queued again, each to run alone; false if that cannot be.
-    pub(super) fn mend_at_once(&self, instance: &mut Instance, broken: &Broken) -> bool {
-        let mended = broken.panicked && instance.mend(broken).is_ok();
-        if mended {
-            self.lock().queue_again(&mut instance.jobs, true);
-        }
-        mended
-    }
-
-    /// An executor cannot run. What it had is queued again, for another to run, or for itself if its
-    /// worker is about to be there again. When nobody is left to wait for, whoever waits is told so at
-    /// once.
-    pub(super) fn executor_down(&self, instance: &mut Instance, broken: &Broken) {
-        if instance.end(self.clock.now(), false) {
-            instance.berth.turn.wake_others();
-        }
-        drop(instance.permit.take());
-        let group = instance.berth.group;
-        let taken_out = broken
-            .death
-            .as_ref()
-            .and_then(|death| self.died(instance, death));
-        let mut core = self.lock();
-        core.count_alive(group, |alive| alive.saturating_sub(1));
-        if broken.death.is_some() {
-            core.count_returning(group, |returning| returning + 1);
-        }
-        core.down.clone_from(&broken.status.message);
-        core.take_out(taken_out);
-        // Those that had the same worker are not to run what it died of.
-        self.set_dead_aside(&mut core);
-        if core.has_prospects() {
-            core.queue_again(&mut instance.jobs, broken.is_suspect());
-        }
-        self.tell_down(core);
-        let mut failed = std::mem::take(&mut instance.jobs);
-        // Another server may run them.
-        let status = Status::unavailable(broken.status.message.clone());
-        instance.fail(&mut failed, &status);
-    }
-
-    /// An executor whose worker died is not there again, for this reason: nobody waits for it any more.
-    pub(super) fn not_back(&self, instance: &Instance, broken: &Broken, failed: &NotMended) {
-        let taken_out = failed
-            .death
-            .as_ref()
-            .and_then(|death| self.died(instance, death));
-        let mut core = self.lock();
-        if broken.death.is_some() {
-            core.count_returning(instance.berth.group, |_| 0);
-        }
-        core.down.clone_from(&failed.reason);
-        core.take_out(taken_out);
-        self.tell_down(core);
-    }
-
-    /// Why the version is left alone, if it is now.
-    fn died(&self, instance: &Instance, death: &Death) -> Option<String> {
-        let taken_out = self
-            .breaker
-            .died(self.clock.now(), instance.device(), death);
-        if let Some(reason) = &taken_out {
-            tracing::error!(executor = instance.name(), reason, "version taken out");
-        }
-        taken_out
-    }
-
-    /// Has others look what is left to be done, and tells whoever waits if nobody can do it.
-    fn tell_down(&self, mut core: MutexGuard<'_, Core>) {
-        let stranded = match core.has_prospects() {
-            true => Vec::new(),
-            false => core.strand(),
-        };
-        let reason = core.down.clone();
-        let wake = core.claim_thread();
-        drop(core);
-        if wake {
-            self.work.notify_one();
-        }
-        self.changes.note();
-        for job in stranded {
-            job.ticket.answer(Err(Status::unavailable(format!(
-                "no executor is alive: {reason}"
-            ))));
-        }
-    }
-
-    /// An executor that was down for this reason can run again.
-    pub(super) fn executor_up(&self, group: usize, broken: &Broken) {
-        let mut core = self.lock();
-        core.count_alive(group, |alive| alive + 1);
-        if broken.death.is_some() {
-            core.count_returning(group, |returning| returning.saturating_sub(1));
-            if self.breaker.returned(self.clock.now()) {
-                core.taken_out = false;
-            }
-        }
-        drop(core);
-        self.changes.note();
-    }
-
-    /// An executor that had been given up has come back by itself, if it has.
-    pub(super) fn welcome(&self, instance: &mut Instance) {
-        if std::mem::take(&mut instance.is_back) {
-            tracing::info!(executor = instance.name(), "a run that hung has ended");
-            let group = instance.berth.group;
-            self.lock().count_alive(group, |alive| alive + 1);
-            self.changes.note();
-        }
-    }
-
-    /// Gives up executors that have hung, and answers whom they have.
-    pub(super) fn look_for_hangs(&self, now: Moment) {
-        for (group, device, watch) in &self.watches {
-            let Some(tickets) = watch.hung(now) else {
-                continue;
-            };
-            let longest = watch.longest().as_millis();
-            let reason = format!(
-                "an executor on {device} hangs: its run takes longer than {longest} ms \
-                 (executor_timeout_ms)"
-            );
-            tracing::error!(reason, requests = tickets.len(), "executor hangs");
-            self.breaker.hung(device);
-            let mut core = self.lock();
-            core.count_alive(*group, |alive| alive.saturating_sub(1));
-            core.down.clone_from(&reason);
-            self.tell_down(core);
-            for ticket in tickets {
-                ticket.answer(Err(Status::internal(reason.clone())));
-            }
-        }
-    }
-
-    /// Has executors mended whose workers have ended while they had nothing to do.
-    pub(super) fn look_for_deaths(&self) {
-        let mut core = self.lock();
-        if !core.closed {
-            self.set_dead_aside(&mut core);
-        }
-    }
-
-    fn set_dead_aside(&self, core: &mut Core) {
-        for _ in 0..core.set_dead_aside() {
-            if core.claim_parked() {
-                self.work.notify_one();
-            }
-        }
-    }
-
-    /// Why no executor can run a batch, if none can.
-    pub(super) fn down(&self) -> Option<String> {
-        let core = self.lock();
-        (core.alive() == 0).then(|| core.down.clone())
-    }
-
-    /// Blocks for as long as workers of this version are not to be started; true if the lane is closed,
-    /// and has nothing left for them to do.
-    pub(super) fn closed_while_resting(&self) -> bool {
-        let pause = self.breaker.pause(self.clock.now());
-        !pause.is_zero() && self.closed_within(pause)
-    }
-
-    /// Blocks for this long; true at once when the lane is closed.
-    pub(super) fn closed_within(&self, pause: Duration) -> bool {
-        let until = self.clock.now() + pause;
-        let mut core = self.lock();
-        loop {
-            let left = until.since(self.clock.now());
-            if core.closed || left.is_zero() {
-                return core.closed;
-            }
-            core = self
-                .closing
-                .wait_timeout(core, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
     /// Takes a request out of the queue; false if it has left already.
     fn cancel(&self, id: ItemId) -> bool {
         let mut core = self.lock();
@@ -581,45 +356,6 @@ impl Lane {
         id
     }
 
-    /// Parks until `moment`, unless another thread that waits looks again before.
-    fn park_until<'a>(
-        &self,
-        mut core: MutexGuard<'a, Core>,
-        now: Moment,
-        moment: Moment,
-    ) -> MutexGuard<'a, Core> {
-        if core.alarm.is_some_and(|alarm| alarm <= moment) {
-            return self.park(core, None).0;
-        }
-        core.alarm = Some(moment);
-        core = self.park(core, Some(moment.since(now))).0;
-        // Another may have set an earlier one meanwhile, and sees to that.
-        core.alarm.take_if(|alarm| *alarm == moment);
-        core
-    }
-
-    /// Parks a thread until it is woken, or in vain: whether nobody woke it.
-    fn park<'a>(
-        &self,
-        mut core: MutexGuard<'a, Core>,
-        timeout: Option<Duration>,
-    ) -> (MutexGuard<'a, Core>, bool) {
-        core.parked += 1;
-        let Some(timeout) = timeout else {
-            let core = self.work.wait(core);
-            return (core.unwrap_or_else(PoisonError::into_inner), false);
-        };
-        let (mut core, ended) = self
-            .work
-            .wait_timeout(core, timeout)
-            .unwrap_or_else(PoisonError::into_inner);
-        if ended.timed_out() {
-            // Nobody woke it, so it is still counted.
-            core.parked = core.parked.saturating_sub(1);
-        }
-        (core, ended.timed_out())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -632,62 +368,6 @@ pub struct Demand {
     pub offered: u64,
     /// Rows a second that it can serve, each within the objective; none before it has run anything.
     pub sustainable: Option<f64>,
-}
-
-/// Where one request's answer arrives.
-#[derive(Debug)]
-pub(super) struct Seat {
-    lane: Arc<Lane>,
-    id: ItemId,
-    receiver: oneshot::Receiver<Answer>,
-    answered: bool,
-    /// Whether the request's own thread is to run the batch.
-    quick: bool,
-}
-
-impl Seat {
-    /// Waits for the answer. If batches are quick, runs one itself rather than wake a thread to do
-    /// it, once every other request that has been received is queued too.
-    pub(super) async fn answer(&mut self, alone: bool) -> Result<Outputs, Status> {
-        if std::mem::take(&mut self.quick) {
-            if !alone {
-                tokio::task::yield_now().await;
-            }
-            if self.receiver.is_empty() {
-                self.lane.drive();
-            }
-        }
-        let answer = (&mut self.receiver).await;
-        self.answered = true;
-        let answer =
-            answer.unwrap_or_else(|_| Err(Status::internal("the executor gave no answer")));
-        let outputs = answer?;
-        let now = self.lane.clock.now();
-        self.lane.delivery.saw(now, now - outputs.trip.ended);
-        Ok(outputs)
-    }
-}
-
-impl Seat {
-    /// Gives up, if the request is still queued. False if it is not, and will be answered.
-    pub(super) fn leave(&mut self) -> bool {
-        let left = self.lane.cancel(self.id);
-        self.answered |= left;
-        left
-    }
-
-    /// Lets all others go first.
-    pub(super) fn step_back(&mut self) {
-        self.id = self.lane.step_back(self.id);
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.lane.cancel(self.id);
-        }
-    }
 }
 
 #[cfg(test)]

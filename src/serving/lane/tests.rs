@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::backend::{Cause, Executor, Input, LoadError, RunError};
+use crate::backend::{Cause, Death, Executor, Input, LoadError, RunError};
 use crate::clock::Sleep;
 use crate::device::{Inventory, SharedDevice, SimulatedDevices};
 use crate::model::{
@@ -19,10 +19,12 @@ use crate::model::{
 use crate::scheduler::ShapeClass;
 use crate::serving::breaker::BreakerPolicy;
 use crate::serving::budget::Budget;
+use crate::serving::instance::{Broken, NotMended};
 use crate::serving::limiter::Limiter;
 use crate::serving::placing::Placer;
 use crate::serving::stacking::Stacking;
 use crate::serving::ticket::Outputs;
+use crate::serving::turns::AHEAD;
 use crate::status::Code;
 use crate::tensor::{Dtype, Shape};
 
