@@ -39,7 +39,7 @@ pub use tracer::Tracer;
 
 /// Every metric, and whether it is told with `--triton-metrics true` only.
 pub fn every_metric() -> impl Iterator<Item = (&'static Metric, bool)> {
-    let own = own::METRICS.iter().map(|told| (&told.metric, false));
+    let own = own::metrics().map(|told| (&told.metric, false));
     own.chain(triton::METRICS.iter().map(|told| (&told.metric, true)))
 }
 

@@ -142,7 +142,7 @@ impl Metrics {
     pub(super) fn families(&self, in_flight: InFlight) -> Vec<Family> {
         let snapshot = self.snapshot(in_flight);
         let triton = triton::METRICS.iter().filter(|_| self.settings.triton);
-        let told = own::METRICS.iter().chain(triton);
+        let told = own::metrics().chain(triton);
         let tags = Tags::of(&snapshot.versions);
         told.map(|told| {
             let mut family = Family::gathered(told, &snapshot);
