@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::http::{Wire, assert_echo as assert_echoed, post, row};
 use super::node::{Client, Node, infer, until, within};
 use super::occupant::Gate;
-use super::repository::{Repository, Simulated};
+use super::repository::Repository;
 use super::request::{assert_echo, rows};
 use super::security::{Authority, Place, handshake};
 
@@ -27,12 +27,6 @@ fn aging(grace: Option<&str>) -> RawServer {
         max_connection_age_grace_ms: grace.map(str::to_owned),
         ..RawServer::default()
     }
-}
-
-fn repository() -> Repository {
-    let repository = Repository::new();
-    repository.simulate("m", Simulated::default());
-    repository
 }
 
 /// A channel, and how often it has connected.
@@ -63,7 +57,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_under_way_on_an_old_connection_is_answered() {
-    let repository = repository();
+    let repository = Repository::of("", "");
     let node = Node::with(&repository.path(), aging(None)).await;
     let (channel, connections) = counted(node.server.address()).await;
     assert_nothing_is_lost(&node.server, node.repository(), channel, &connections).await;
@@ -73,7 +67,7 @@ async fn whoever_is_under_way_on_an_old_connection_is_answered() {
 async fn nor_is_anything_lost_over_tls() {
     let (place, authority) = (Place::new(), Authority::new());
     place.put_pair(&authority.issue("jitney.test"));
-    let repository = repository();
+    let repository = Repository::of("", "");
     let settings = RawServer {
         security: place.tls(),
         ..aging(None)
@@ -119,7 +113,7 @@ async fn assert_nothing_is_lost(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_outlasts_the_grace_is_cut_off() {
-    let repository = repository();
+    let repository = Repository::of("", "");
     let node = Node::with(&repository.path(), aging(Some("0"))).await;
     let (channel, _) = counted(node.server.address()).await;
     let gate = Gate::close(&node, "m");
@@ -134,7 +128,7 @@ async fn whoever_outlasts_the_grace_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_connection_of_http_1_closes_with_an_answer() {
-    let repository = repository();
+    let repository = Repository::of("", "");
     let node = Node::with(&repository.path(), aging(None)).await;
     let mut wire = Wire::to(node.server.address()).await;
     let infer = || post("/v2/models/m/infer", &[], row(&[1.0]));

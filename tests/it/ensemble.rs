@@ -4,8 +4,7 @@ use jitney::config::RawServer;
 use jitney::proto::infer_parameter::ParameterChoice;
 use jitney::proto::model_repository_parameter;
 use jitney::proto::{
-    ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ModelRepositoryParameter,
-    RepositoryModelUnloadRequest,
+    ModelInferRequest, ModelMetadataRequest, ModelRepositoryParameter, RepositoryModelUnloadRequest,
 };
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -49,15 +48,6 @@ fn simulate(repository: &Repository, model: &str, policy: &str, simulated: &str)
         ..Simulated::default()
     };
     repository.simulate(model, model_toml);
-}
-
-async fn explicit(repository: &Repository, models: &[&str]) -> Node {
-    let settings = RawServer {
-        model_control: Some("explicit".to_owned()),
-        load_model: models.iter().map(|model| (*model).to_owned()).collect(),
-        ..RawServer::default()
-    };
-    Node::with(&repository.path(), settings).await
 }
 
 /// Both doubled and added up: `y = 4 x` and the sums of `x` and of `2 x`.
@@ -189,12 +179,7 @@ async fn an_ensemble_says_what_it_is() {
     simulate(&repository, "two", "max_batch_size = 4", "");
     pair(&repository, "max_in_flight = 7");
     let node = Node::start(&repository.path()).await;
-    let request = ModelConfigRequest {
-        name: "both".to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let answer = node.client().model_config(request).await.unwrap();
-    let config = answer.into_inner().config.unwrap();
+    let config = node.config("both").await;
     assert_eq!(
         (config.platform.as_str(), config.backend.as_str()),
         ("ensemble", "")
@@ -354,7 +339,7 @@ async fn models_are_replaced_under_an_ensemble_without_one_failed_request() {
     simulate(&repository, "one", "", "fixed_ms = 2");
     simulate(&repository, "two", "", "fixed_ms = 2");
     pair(&repository, "");
-    let node = explicit(&repository, &["both"]).await;
+    let node = Node::explicit(&repository, &["both"]).await;
     let mut traffic = Traffic::start(&node, rows("both", 1, 1), assert_echo);
     for fixed_ms in 3..8 {
         traffic.flows(20).await;
@@ -374,7 +359,7 @@ async fn a_model_that_no_longer_fits_leaves_the_ensemble_as_it_was_and_says_so()
     simulate(&repository, "one", "max_batch_size = 8", "");
     simulate(&repository, "two", "max_batch_size = 8", "");
     pair(&repository, "");
-    let node = explicit(&repository, &["both"]).await;
+    let node = Node::explicit(&repository, &["both"]).await;
     simulate(&repository, "two", "max_batch_size = 2", "");
     node.load("two").await.unwrap();
     assert_eq!(node.version("both").max_batch_size(), 2);
@@ -410,7 +395,7 @@ async fn loading_an_ensemble_loads_its_models_and_unloading_can_take_them_along(
     let steps = [step("both", "x", "between"), step("three", "between", "y")];
     ensemble(&repository, "nested", "", &steps);
     ensemble(&repository, "other", "", &[step("one", "x", "y")]);
-    let node = explicit(&repository, &[]).await;
+    let node = Node::explicit(&repository, &[]).await;
     node.load("nested").await.unwrap();
     node.load("other").await.unwrap();
     let sent = rows("nested", 3, 2);
@@ -458,7 +443,7 @@ async fn models_that_leave_with_an_ensemble_finish_what_it_has() {
     simulate(&repository, "one", "", "");
     simulate(&repository, "two", "", "");
     pair(&repository, "");
-    let node = explicit(&repository, &["both"]).await;
+    let node = Node::explicit(&repository, &["both"]).await;
     let gate = Gate::close(&node, "one");
     let version = node.version("both");
     let sent = rows("both", 1, 2);

@@ -36,10 +36,7 @@ batch_inputs = [{ kind = "accumulated_element_count_with_zero", targets = ["boun
 "#;
 
 async fn serve(model: &str, configuration: &str) -> (Repository, Node) {
-    let repository = Repository::new();
-    repository.add(model, 1);
-    repository.configure(model, configuration);
-    let node = Node::start(&repository.path()).await;
+    let (repository, node) = Node::of(model, configuration).await;
     let index = node.index_of(model, "1").await.unwrap();
     assert_eq!(index.state, "READY", "{index:?}");
     (repository, node)

@@ -10,8 +10,8 @@ use jitney::config::RawServer;
 use jitney::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use jitney::proto::repository_index_response::ModelIndex;
 use jitney::proto::{
-    ModelInferRequest, ModelInferResponse, ModelReadyRequest, ModelStatistics,
-    ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest,
+    ModelConfig, ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelReadyRequest,
+    ModelStatistics, ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest,
     RepositoryModelUnloadRequest,
 };
 use jitney::server::Server;
@@ -24,6 +24,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::{Service, ServiceExt};
+
+use super::repository::Repository;
 
 /// A test that waits longer than this hangs; none comes near it.
 pub(crate) const HANG: Duration = Duration::from_secs(180);
@@ -59,6 +61,32 @@ impl Node {
     /// Serves `repository` with the defaults.
     pub(crate) async fn start(repository: &Path) -> Self {
         Self::with(repository, RawServer::default()).await
+    }
+
+    /// Serves one of the made models, so configured.
+    pub(crate) async fn of(model: &str, configuration: &str) -> (Repository, Self) {
+        let repository = Repository::new();
+        repository.add(model, 1);
+        repository.configure(model, configuration);
+        let node = Self::start(&repository.path()).await;
+        (repository, node)
+    }
+
+    /// Serves one simulated model, "m", with these settings.
+    pub(crate) async fn simulated(settings: RawServer) -> (Repository, Self) {
+        let repository = Repository::of("", "");
+        let node = Self::with(&repository.path(), settings).await;
+        (repository, node)
+    }
+
+    /// Serves `repository` where clients say what is loaded; these are from the start.
+    pub(crate) async fn explicit(repository: &Repository, models: &[&str]) -> Self {
+        let settings = RawServer {
+            model_control: Some("explicit".to_owned()),
+            load_model: models.iter().map(|model| (*model).to_owned()).collect(),
+            ..RawServer::default()
+        };
+        Self::with(&repository.path(), settings).await
     }
 
     /// Serves `repository` with these settings, and waits for every model to have been tried.
@@ -190,6 +218,23 @@ impl Node {
         index.find(|entry| entry.name == model && entry.version == version)
     }
 
+    /// Why its only model does not serve.
+    pub(crate) async fn refusal(&self) -> String {
+        let index = self.index().await;
+        assert_eq!(index[0].state, "UNAVAILABLE", "{index:?}");
+        index[0].reason.clone()
+    }
+
+    /// What clients are told of how a model is served.
+    pub(crate) async fn config(&self, model: &str) -> ModelConfig {
+        let request = ModelConfigRequest {
+            name: model.to_owned(),
+            ..ModelConfigRequest::default()
+        };
+        let answer = self.client().model_config(request).await.unwrap();
+        answer.into_inner().config.unwrap()
+    }
+
     /// Looks again at every change of what is served, until it is as it should be.
     pub(crate) async fn changes_until<F>(&self, what: &str, mut holds: impl FnMut() -> F)
     where
@@ -217,6 +262,12 @@ impl Node {
         let answer = HealthClient::new(self.channel()).watch(request).await;
         Health(answer.unwrap().into_inner())
     }
+}
+
+/// Why one of the made models, so configured, does not serve.
+pub(crate) async fn refusal(model: &str, configuration: &str) -> String {
+    let (_repository, node) = Node::of(model, configuration).await;
+    node.refusal().await
 }
 
 /// An open watch of one service's health.

@@ -1,12 +1,10 @@
 //! Inputs that a request may leave out: the graph has a value for them.
 
-use jitney::proto::{
-    ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-};
+use jitney::proto::{ModelInferRequest, ModelInferResponse, ModelMetadataRequest};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::node::{Node, infer};
+use super::node::{Node, infer, refusal};
 use super::repository::Repository;
 use super::request::{bytes_of, floats, input, raw};
 
@@ -27,22 +25,6 @@ inputs = [
     { name = "scale", dtype = "FP32", shape = [4], optional = true },
 ]
 "#;
-
-async fn serve(model: &str, configuration: &str) -> (Repository, Node) {
-    let repository = Repository::new();
-    repository.add(model, 1);
-    repository.configure(model, configuration);
-    let node = Node::start(&repository.path()).await;
-    (repository, node)
-}
-
-/// Why a model does not serve.
-async fn refusal(model: &str, configuration: &str) -> String {
-    let (_repository, node) = serve(model, configuration).await;
-    let index = node.index_of(model, "1").await.unwrap();
-    assert_eq!(index.state, "UNAVAILABLE", "{index:?}");
-    index.reason
-}
 
 /// A request of one row that brings what `seed` says.
 fn request(seed: usize) -> ModelInferRequest {
@@ -77,7 +59,7 @@ fn assert_right(seed: usize, answer: &ModelInferResponse) {
 async fn who_leaves_out_the_same_travels_together_and_nobody_else() {
     // A batch leaves when it is full: four requests of each kind.
     let configuration = format!("max_batch_size = 4\nmax_queue_delay_ms = 60000\n{INPUTS}");
-    let (_repository, node) = serve("optional", &configuration).await;
+    let (_repository, node) = Node::of("optional", &configuration).await;
     let mut answers = JoinSet::new();
     for seed in 0..16 {
         let answer = infer(node.client(), request(seed));
@@ -93,7 +75,7 @@ async fn who_leaves_out_the_same_travels_together_and_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_are_told_what_they_may_leave_out() {
-    let (_repository, node) = serve("optional", INPUTS).await;
+    let (_repository, node) = Node::of("optional", INPUTS).await;
     let metadata = ModelMetadataRequest {
         name: "optional".to_owned(),
         ..ModelMetadataRequest::default()
@@ -106,12 +88,7 @@ async fn clients_are_told_what_they_may_leave_out() {
         .collect();
     let expected: [(&str, &[i64]); 3] = [("x", &[-1, 4]), ("scale", &[-1, 4]), ("shift", &[-1, 1])];
     assert_eq!(inputs, expected);
-    let config = ModelConfigRequest {
-        name: "optional".to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let config = node.client().model_config(config).await.unwrap();
-    let config = config.into_inner().config.unwrap();
+    let config = node.config("optional").await;
     let optional: Vec<bool> = config.input.iter().map(|input| input.optional).collect();
     assert_eq!(optional, [false, true, true]);
     assert_eq!(config.max_batch_size, 32);
@@ -149,7 +126,7 @@ async fn an_input_that_the_graph_has_no_value_for_cannot_be_optional() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_the_same_for_every_row_keeps_requests_apart_or_the_model_away() {
-    let (_repository, node) = serve("optional_uneven", SCALE).await;
+    let (_repository, node) = Node::of("optional_uneven", SCALE).await;
     let batching = &node.version("optional_uneven").batching;
     let reason = format!("{batching:?}");
     assert!(
@@ -163,7 +140,7 @@ async fn what_is_not_the_same_for_every_row_keeps_requests_apart_or_the_model_aw
         "{reason}"
     );
     // One that has no rows is nobody else's either.
-    let (_repository, node) = serve("optional_alone", SCALE_OF_ALL).await;
+    let (_repository, node) = Node::of("optional_alone", SCALE_OF_ALL).await;
     let batching = format!("{:?}", node.version("optional_alone").batching);
     assert!(
         batching.contains("the first dimension of scale FP32 [4] does not vary"),

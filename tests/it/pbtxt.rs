@@ -3,7 +3,7 @@
 use std::fs;
 
 use jitney::config::RawServer;
-use jitney::proto::{ModelConfig, ModelConfigRequest, ModelMetadataRequest};
+use jitney::proto::ModelMetadataRequest;
 use tonic::Code;
 
 use super::node::Node;
@@ -34,24 +34,13 @@ fn configure(repository: &Repository, model: &str, text: &str) {
     fs::rename(desk, repository.folder(model).join("config.pbtxt")).unwrap();
 }
 
-async fn config(node: &Node, model: &str) -> ModelConfig {
-    let request = ModelConfigRequest {
-        name: model.to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let answer = node.client().model_config(request).await.unwrap();
-    answer.into_inner().config.unwrap()
-}
-
 /// Why a model with this configuration does not serve.
 async fn refusal(model: &str, text: &str) -> String {
     let repository = Repository::new();
     repository.add(model, 1);
     configure(&repository, model, text);
     let node = Node::start(&repository.path()).await;
-    let index = node.index().await;
-    assert_eq!(index[0].state, "UNAVAILABLE");
-    index[0].reason.clone()
+    node.refusal().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +89,7 @@ async fn the_configuration_is_given_back_whole() {
     configure(&repository, "identity_fp32", RESHAPED);
     fs::write(repository.folder("identity_fp32").join("l.txt"), "one\n").unwrap();
     let node = Node::start(&repository.path()).await;
-    let found = config(&node, "identity_fp32").await;
+    let found = node.config("identity_fp32").await;
     assert_eq!(
         (found.max_batch_size, found.backend.as_str()),
         (4, "onnxruntime")
@@ -180,7 +169,7 @@ async fn a_model_toml_goes_before_it_and_a_change_of_it_is_noticed() {
         ..RawServer::default()
     };
     let node = Node::with(&repository.path(), settings).await;
-    let rows = || async { config(&node, "identity_fp32").await.max_batch_size };
+    let rows = || async { node.config("identity_fp32").await.max_batch_size };
     assert_eq!(rows().await, 4);
     configure(&repository, "identity_fp32", "max_batch_size: 17");
     node.changes_until("the new size", || async { rows().await == 17 })
@@ -197,7 +186,7 @@ async fn without_a_batch_dimension_dims_are_all_there_is() {
     let text = "max_batch_size: 0 input { name: \"INPUT0\" data_type: TYPE_FP32 dims: [ 2, -1 ] }";
     configure(&repository, "identity_fp32", text);
     let node = Node::start(&repository.path()).await;
-    let found = config(&node, "identity_fp32").await;
+    let found = node.config("identity_fp32").await;
     assert_eq!(
         (found.max_batch_size, &found.input[0].dims[..]),
         (0, &[2, -1][..])

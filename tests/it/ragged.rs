@@ -3,13 +3,11 @@
 use std::fs;
 
 use jitney::proto::batch_input::Kind;
-use jitney::proto::{
-    ModelConfig, ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-};
+use jitney::proto::{ModelInferRequest, ModelInferResponse, ModelMetadataRequest};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::node::{Node, infer};
+use super::node::{Node, infer, refusal};
 use super::occupant::{Occupant, enqueue};
 use super::repository::{Repository, gate};
 use super::request::{assert_doubled, assert_echo, bytes_of, floats, input, raw, sequence};
@@ -40,35 +38,6 @@ batch_outputs = [{ targets = ["doubled"], source = "values" }]
 
 /// A batch leaves when it is full.
 const FULL: &str = "max_batch_size = 4\nmax_queue_delay_ms = 60000\n";
-
-async fn serve(model: &str, configuration: &str) -> (Repository, Node) {
-    let repository = Repository::new();
-    repository.add(model, 1);
-    repository.configure(model, configuration);
-    let node = Node::start(&repository.path()).await;
-    (repository, node)
-}
-
-/// Why a model does not serve.
-async fn refusal(model: &str, configuration: &str) -> String {
-    let (_repository, node) = serve(model, configuration).await;
-    reason(&node).await
-}
-
-async fn reason(node: &Node) -> String {
-    let index = node.index().await;
-    assert_eq!(index[0].state, "UNAVAILABLE", "{index:?}");
-    index[0].reason.clone()
-}
-
-async fn config(node: &Node, model: &str) -> ModelConfig {
-    let request = ModelConfigRequest {
-        name: model.to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let answer = node.client().model_config(request).await.unwrap();
-    answer.into_inner().config.unwrap()
-}
 
 /// So many pairs of numbers, no two alike, in rows.
 fn pairs(seed: usize, rows: usize, pairs: usize) -> ModelInferRequest {
@@ -116,7 +85,7 @@ fn at_once(node: &Node, requests: impl IntoIterator<Item = ModelInferRequest>) -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_any_length_share_a_batch() {
-    let (_repository, node) = serve("ragged", &format!("{FULL}{RAGGED}")).await;
+    let (_repository, node) = Node::of("ragged", &format!("{FULL}{RAGGED}")).await;
     // Some have nothing at all.
     let lengths = |seed: usize| seed * 5 % 7;
     let answers = at_once(&node, (0..16).map(|seed| pairs(seed, 1, lengths(seed))));
@@ -130,7 +99,7 @@ async fn requests_of_any_length_share_a_batch() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_several_rows_fails_alone_where_the_model_counts_requests() {
-    let (_repository, node) = serve("ragged", &format!("{FULL}{RAGGED}")).await;
+    let (_repository, node) = Node::of("ragged", &format!("{FULL}{RAGGED}")).await;
     let requests = [pairs(0, 1, 3), pairs(1, 2, 2), pairs(2, 1, 1)];
     for (place, answer) in at_once(&node, requests).join_all().await {
         if place != 1 {
@@ -149,7 +118,7 @@ async fn a_request_of_several_rows_fails_alone_where_the_model_counts_requests()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_see_neither_what_is_made_nor_that_batches_have_no_rows() {
-    let (_repository, node) = serve("ragged", RAGGED).await;
+    let (_repository, node) = Node::of("ragged", RAGGED).await;
     let metadata = ModelMetadataRequest {
         name: "ragged".to_owned(),
         ..ModelMetadataRequest::default()
@@ -159,7 +128,7 @@ async fn clients_see_neither_what_is_made_nor_that_batches_have_no_rows() {
     assert_eq!(metadata.inputs.len(), 1);
     assert_eq!(metadata.inputs[0].shape, [-1, -1, 2]);
     assert_eq!(metadata.outputs[0].shape, [-1, -1, 2]);
-    let config = config(&node, "ragged").await;
+    let config = node.config("ragged").await;
     assert_eq!((config.max_batch_size, config.input.len()), (32, 1));
     assert!(config.input[0].allow_ragged_batch);
     let kinds: Vec<Kind> = config.batch_input.iter().map(|made| made.kind()).collect();
@@ -231,7 +200,7 @@ async fn a_model_whose_answers_depend_on_company_is_refused_at_load() {
     let ends = r#", { name = "ends", dtype = "INT32", shape = [-1] }"#;
     simulate(&repository, ends, "");
     let node = Node::start(&repository.path()).await;
-    let reason = reason(&node).await;
+    let reason = node.refusal().await;
     assert!(
         reason.contains("output ends of two requests together differs from each alone"),
         "{reason}"
@@ -299,14 +268,14 @@ async fn where_a_model_keeps_its_batch_dimension_the_shorter_are_padded() {
     }
     let statistics = node.statistics("variable_shape").await;
     assert!(statistics.execution_count < 32);
-    assert!(config(&node, "variable_shape").await.input[0].allow_ragged_batch);
+    assert!(node.config("variable_shape").await.input[0].allow_ragged_batch);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn padding_is_of_others_or_of_the_same_and_never_of_what_is_laid() {
     let ragged = "[ragged]\ninputs = [\"x\"]\n";
     let named = format!("{ragged}[padding]\ndimension = \"sequence\"\n");
-    let (_repository, node) = serve("variable_shape", &named).await;
+    let (_repository, node) = Node::of("variable_shape", &named).await;
     assert_doubled(
         &node.infer(sequence(&[1.0, 2.0])).await.unwrap(),
         &[1.0, 2.0],

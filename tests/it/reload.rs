@@ -1,6 +1,5 @@
 //! Versions are swapped under load, and a version that does not load changes nothing.
 
-use jitney::config::RawServer;
 use jitney::proto::{ModelInferRequest, ModelInferResponse};
 use tonic::Code;
 
@@ -10,15 +9,6 @@ use super::request::{assert_doubled, assert_echo, rows, sequence};
 use super::traffic::Traffic;
 
 const NUMBERS: [f32; 3] = [1.0, 2.0, 4.0];
-
-async fn explicit(repository: &Repository, models: &[&str]) -> Node {
-    let settings = RawServer {
-        model_control: Some("explicit".to_owned()),
-        load_model: models.iter().map(|model| (*model).to_owned()).collect(),
-        ..RawServer::default()
-    };
-    Node::with(&repository.path(), settings).await
-}
 
 async fn version_that_answers(node: &Node) -> String {
     let answer = node.infer(sequence(&NUMBERS)).await.unwrap();
@@ -34,7 +24,7 @@ fn doubled(answer: &ModelInferResponse, _: &ModelInferRequest) {
 async fn new_versions_take_over_without_one_failed_request() {
     let repository = Repository::new();
     repository.add("variable_shape", 1);
-    let node = explicit(&repository, &["variable_shape"]).await;
+    let node = Node::explicit(&repository, &["variable_shape"]).await;
     let mut traffic = Traffic::start(&node, sequence(&NUMBERS), doubled);
     for version in 2..=6 {
         traffic.flows(50).await;
@@ -60,7 +50,7 @@ async fn a_version_is_replaced_in_place_while_its_queue_is_full() {
         repository.simulate("m", simulated);
     };
     simulate(5);
-    let node = explicit(&repository, &["m"]).await;
+    let node = Node::explicit(&repository, &["m"]).await;
     let mut traffic = Traffic::start(&node, rows("m", 1, 1), assert_echo);
     for fixed_ms in [6, 7, 8, 9, 10] {
         traffic.flows(20).await;
@@ -77,7 +67,7 @@ async fn a_version_is_replaced_in_place_while_its_queue_is_full() {
 async fn a_corrupt_version_leaves_the_old_one_serving() {
     let repository = Repository::new();
     repository.add("variable_shape", 1);
-    let node = explicit(&repository, &["variable_shape"]).await;
+    let node = Node::explicit(&repository, &["variable_shape"]).await;
     repository.add_file("variable_shape", 2, b"not a model");
     let status = node.load("variable_shape").await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
@@ -100,7 +90,7 @@ async fn a_corrupt_version_leaves_the_old_one_serving() {
 async fn a_corrupt_version_that_is_taken_away_is_forgotten() {
     let repository = Repository::new();
     repository.add("variable_shape", 1);
-    let node = explicit(&repository, &["variable_shape"]).await;
+    let node = Node::explicit(&repository, &["variable_shape"]).await;
     repository.add_file("variable_shape", 2, b"not a model");
     node.load("variable_shape").await.unwrap_err();
     std::fs::remove_dir_all(repository.folder("variable_shape").join("2")).unwrap();
@@ -114,7 +104,7 @@ async fn a_corrupt_version_that_is_taken_away_is_forgotten() {
 async fn every_mistake_of_a_model_toml_is_told_and_the_old_one_kept() {
     let repository = Repository::new();
     repository.add("variable_shape", 1);
-    let node = explicit(&repository, &["variable_shape"]).await;
+    let node = Node::explicit(&repository, &["variable_shape"]).await;
     repository.configure(
         "variable_shape",
         "max_batch_size = 0\nversion = 3\nbatch_axis = 1",
@@ -138,7 +128,7 @@ async fn every_mistake_of_a_model_toml_is_told_and_the_old_one_kept() {
 async fn what_is_unloaded_is_refused_until_it_is_loaded_again() {
     let repository = Repository::new();
     repository.add("variable_shape", 1);
-    let node = explicit(&repository, &["variable_shape"]).await;
+    let node = Node::explicit(&repository, &["variable_shape"]).await;
     for _ in 0..2 {
         assert_eq!(version_that_answers(&node).await, "1");
         node.unload("variable_shape").await.unwrap();
@@ -161,7 +151,7 @@ async fn an_unload_during_a_load_has_the_last_word() {
         ..Simulated::default()
     };
     repository.simulate("m", simulated);
-    let node = explicit(&repository, &[]).await;
+    let node = Node::explicit(&repository, &[]).await;
     let mut loader = node.client();
     let request = jitney::proto::RepositoryModelLoadRequest {
         model_name: "m".to_owned(),

@@ -16,12 +16,6 @@ use super::request;
 const INFER: &str = "/v2/models/m/infer";
 const KIB: usize = 1024;
 
-async fn start(settings: RawServer) -> (Repository, Node) {
-    let repository = Repository::of("", "");
-    let node = Node::with(&repository.path(), settings).await;
-    (repository, node)
-}
-
 async fn wire(node: &Node) -> Wire {
     Wire::to(node.server.address()).await
 }
@@ -43,7 +37,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_and_methods_that_there_are_not() {
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let mut wire = wire(&node).await;
     for (path, told) in [
         ("/", "\"/\""),
@@ -85,7 +79,7 @@ async fn routes_and_methods_that_there_are_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_may_be_percent_encoded() {
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let mut wire = wire(&node).await;
     assert_eq!(
         wire.ask(get("/v2/models/%6d/ready")).await.json()["name"],
@@ -106,7 +100,7 @@ async fn names_may_be_percent_encoded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_json_ends_has_to_be_right() {
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let mut wire = wire(&node).await;
     let json = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"parameters":{"binary_data_size":4}}]}"#;
     let body = [json.as_bytes(), &1.5_f32.to_le_bytes()].concat();
@@ -133,7 +127,7 @@ async fn where_the_json_ends_has_to_be_right() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_is_refused_before_it_is_there() {
-    let (_repository, node) = start(small()).await;
+    let (_repository, node) = Node::simulated(small()).await;
     // Not a byte of the body is sent.
     let declared = head(INFER, &["content-length: 65537"]);
     let answer = wire(&node).await.ask(declared).await;
@@ -164,7 +158,7 @@ async fn what_is_too_large_is_refused_before_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compressed_bodies_are_read_and_others_refused() {
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let mut wire = wire(&node).await;
     let body = gzip(row(&[1.0, 2.0]).as_bytes());
     assert_echo(
@@ -242,7 +236,7 @@ async fn a_body_may_come_in_pieces_but_not_pause_for_ever() {
         read_timeout_ms: Some("3000".to_owned()),
         ..RawServer::default()
     };
-    let (_repository, node) = start(settings).await;
+    let (_repository, node) = Node::simulated(settings).await;
     let body = row(&[1.0, 2.5]);
     let mut chunked = wire(&node).await;
     chunked
@@ -270,7 +264,7 @@ async fn who_connects_and_says_too_little_is_hung_up_on() {
         http_address: Some("127.0.0.2:0".to_owned()),
         ..RawServer::default()
     };
-    let (_repository, node) = start(settings).await;
+    let (_repository, node) = Node::simulated(settings).await;
     for address in [node.server.address(), node.server.http_address().unwrap()] {
         assert_eq!(Wire::to(address).await.closed().await, b"");
         for said in ["P", "PRI * HTTP/2.0", "GET /v2"] {
@@ -315,7 +309,7 @@ async fn a_client_that_goes_away_gives_back_what_it_took() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_connection_carries_many_requests_and_those_sent_ahead() {
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let mut wire = wire(&node).await;
     let ahead: Vec<u8> = (0..5)
         .flat_map(|number| post(INFER, &[], row(&[number as f32])))
@@ -335,7 +329,7 @@ async fn one_connection_carries_many_requests_and_those_sent_ahead() {
 async fn http_2_without_tls_is_understood() {
     use http_body_util::BodyExt;
 
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let request = http::Request::post(format!("http://x{INFER}"));
     let answer = node.ask(request, row(&[1.0, 2.0])).await;
     assert_eq!(answer.version(), http::Version::HTTP_2);

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use jitney::config::RawServer;
 use jitney::proto::infer_parameter::ParameterChoice;
 use jitney::proto::model_config::SchedulingChoice;
-use jitney::proto::{
-    ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-};
+use jitney::proto::{ModelInferRequest, ModelInferResponse, ModelMetadataRequest};
 use tokio::task::JoinSet;
 use tonic::{Code, Request};
 
@@ -58,15 +55,6 @@ fn accumulator(keys: &str) -> Repository {
     let own = own.replace("[sequence]\n", &format!("[sequence]\n{keys}\n"));
     repository.configure("accumulator", &own);
     repository
-}
-
-async fn explicit(repository: &Repository) -> Node {
-    let settings = RawServer {
-        model_control: Some("explicit".to_owned()),
-        load_model: vec!["accumulator".to_owned()],
-        ..RawServer::default()
-    };
-    Node::with(&repository.path(), settings).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -301,7 +289,7 @@ async fn a_client_that_goes_away_does_not_hold_up_its_sequence() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_goes_ends_its_sequences() {
     let repository = accumulator("max_sequences = 1\nmax_idle_ms = 60000");
-    let node = explicit(&repository).await;
+    let node = Node::explicit(&repository, &["accumulator"]).await;
     node.infer(add(1, 1, Place::First)).await.unwrap();
     let old = node.version("accumulator");
     let mut waiting = JoinSet::new();
@@ -393,17 +381,7 @@ async fn metadata_shows_what_clients_send_and_config_the_rest() {
     };
     assert_eq!(names(&metadata.inputs), ["x"]);
     assert_eq!(names(&metadata.outputs), ["sum", "told", "corrid"]);
-    let request = ModelConfigRequest {
-        name: "accumulator".to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let config = node
-        .client()
-        .model_config(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let config = config.config.unwrap();
+    let config = node.config("accumulator").await;
     assert_eq!(config.input.len(), 1);
     let Some(SchedulingChoice::SequenceBatching(batching)) = config.scheduling_choice else {
         panic!("{config:?}");
@@ -436,7 +414,7 @@ async fn a_stateless_model_does_not_hear_of_sequences() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_the_model_is_not_served() {
     let repository = accumulator("");
-    let node = explicit(&repository).await;
+    let node = Node::explicit(&repository, &["accumulator"]).await;
     for (table, told) in [
         (
             "controls = [{ input = \"GO\", kind = \"start\" }]",

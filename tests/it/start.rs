@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use jitney::config::RawServer;
-use jitney::proto::ModelConfigRequest;
 use tonic::Code;
 
 use super::node::Node;
@@ -114,8 +112,8 @@ async fn model_toml_goes_before_the_defaults() {
     assert!(node.is_ready("variable_shape", "2").await);
     assert!(!node.is_ready("add_sub", "1").await);
     assert!(node.is_ready("add_sub", "2").await);
-    assert_eq!(max_batch_size(&node, "variable_shape").await, 3);
-    assert_eq!(max_batch_size(&node, "add_sub").await, 32);
+    assert_eq!(node.config("variable_shape").await.max_batch_size, 3);
+    assert_eq!(node.config("add_sub").await.max_batch_size, 32);
     let rows = |rows: usize| {
         raw(
             "variable_shape",
@@ -188,12 +186,7 @@ async fn explicit_control_starts_with_what_is_named() {
     let repository = Repository::new();
     repository.add("variable_shape", 1);
     repository.add("add_sub", 1);
-    let settings = RawServer {
-        model_control: Some("explicit".to_owned()),
-        load_model: vec!["add_sub".to_owned()],
-        ..RawServer::default()
-    };
-    let node = Node::with(&repository.path(), settings).await;
+    let node = Node::explicit(&repository, &["add_sub"]).await;
     assert!(node.is_ready("add_sub", "").await);
     assert!(!node.is_ready("variable_shape", "").await);
     let entry = node.index_of("variable_shape", "").await.unwrap();
@@ -207,13 +200,4 @@ async fn explicit_control_starts_with_what_is_named() {
     assert!(!node.is_ready("add_sub", "").await);
     let status = node.load("nowhere").await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
-}
-
-async fn max_batch_size(node: &Node, model: &str) -> i32 {
-    let request = ModelConfigRequest {
-        name: model.to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let answer = node.client().model_config(request).await.unwrap();
-    answer.into_inner().config.unwrap().max_batch_size
 }

@@ -5,7 +5,7 @@ use std::fs;
 use bytes::Bytes;
 use jitney::config::RawServer;
 use jitney::proto::model_repository_parameter::ParameterChoice;
-use jitney::proto::{ModelConfigRequest, ModelRepositoryParameter, RepositoryModelLoadRequest};
+use jitney::proto::{ModelRepositoryParameter, RepositoryModelLoadRequest};
 use tonic::{Code, Status};
 
 use super::node::{Node, within};
@@ -53,12 +53,7 @@ async fn load(node: &Node, parameters: &[(&str, ParameterChoice)]) -> Result<(),
 }
 
 async fn rows(node: &Node) -> i32 {
-    let request = ModelConfigRequest {
-        name: "variable_shape".to_owned(),
-        ..ModelConfigRequest::default()
-    };
-    let answer = node.client().model_config(request).await.unwrap();
-    answer.into_inner().config.unwrap().max_batch_size
+    node.config("variable_shape").await.max_batch_size
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,19 +8,11 @@ use prost::Message;
 
 use super::http::{Answer, Wire, assert_echo, get, post, row};
 use super::node::Node;
-use super::repository::{Repository, Simulated};
 use super::request::{self, rows};
 
 pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const BINARY: &str = "content-type: application/grpc-web+proto";
 const TEXT: &str = "content-type: application/grpc-web-text";
-
-async fn start(settings: RawServer) -> (Repository, Node) {
-    let repository = Repository::new();
-    repository.simulate("m", Simulated::default());
-    let node = Node::with(&repository.path(), settings).await;
-    (repository, node)
-}
 
 pub(crate) fn frame(message: &ModelInferRequest) -> Vec<u8> {
     let message = message.encode_to_vec();
@@ -75,7 +67,7 @@ fn from_text(answer: &Answer) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_grpc_web_rest_and_health_share_a_port() {
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     assert_eq!(node.server.http_address(), Some(node.server.address()));
     assert_everything(&node).await;
     let mut wire = Wire::to(node.server.address()).await;
@@ -95,7 +87,7 @@ async fn grpc_and_rest_have_ports_of_their_own() {
         http_address: Some("127.0.0.2:0".to_owned()),
         ..RawServer::default()
     };
-    let (_repository, node) = start(settings).await;
+    let (_repository, node) = Node::simulated(settings).await;
     assert_everything(&node).await;
     let mut rest = Wire::to(node.server.http_address().unwrap()).await;
     assert_echo(
@@ -119,7 +111,7 @@ async fn messages_are_bounded_once_they_are_translated() {
         max_message_bytes: Some("1024".to_owned()),
         ..RawServer::default()
     };
-    let (_repository, node) = start(settings).await;
+    let (_repository, node) = Node::simulated(settings).await;
     let large = frame(&rows("m", 1, 100));
     for (content, body) in [
         (BINARY, large.clone()),
@@ -150,7 +142,7 @@ async fn pages_of_others_may_ask_only_if_the_operator_says_so() {
         origin: https://page.example\r\naccess-control-request-method: POST\r\n\
         access-control-request-headers: content-type,x-grpc-web\r\n\r\n";
     const ALLOWED: &str = "access-control-allow-origin";
-    let (_repository, node) = start(RawServer::default()).await;
+    let (_repository, node) = Node::simulated(RawServer::default()).await;
     let mut wire = Wire::to(node.server.address()).await;
     let answer = wire.ask(PREFLIGHT).await;
     assert_eq!((answer.status, answer.header(ALLOWED)), (405, None));
@@ -167,7 +159,7 @@ async fn pages_of_others_may_ask_only_if_the_operator_says_so() {
             cors_origin: origins.split(',').map(str::to_owned).collect(),
             ..RawServer::default()
         };
-        let (_repository, node) = start(settings).await;
+        let (_repository, node) = Node::simulated(settings).await;
         let mut wire = Wire::to(node.server.address()).await;
         let answer = wire.ask(PREFLIGHT).await;
         assert_eq!((answer.status, answer.header(ALLOWED)), (200, expected));
