@@ -14,12 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::authority::{Authority, handshake};
 use super::http::{Wire, assert_echo as assert_echoed, post, row};
 use super::node::{Client, Node, infer, until, within};
 use super::occupant::Gate;
+use super::place::Place;
 use super::repository::Repository;
 use super::request::{assert_echo, rows};
-use super::security::{Authority, Place, handshake};
 
 fn aging(grace: Option<&str>) -> RawServer {
     RawServer {

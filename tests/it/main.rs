@@ -13,6 +13,7 @@
 
 mod age;
 mod alignment;
+mod authority;
 mod batch;
 mod cache;
 mod capacity;
@@ -39,6 +40,7 @@ mod outputs;
 mod overload;
 mod padding;
 mod pbtxt;
+mod place;
 mod plain_bytes;
 mod poison;
 mod profile;
@@ -61,6 +63,7 @@ mod stalled;
 mod start;
 mod stream;
 mod timing;
+mod tls;
 mod traces;
 mod traffic;
 mod upload;
