@@ -4,6 +4,7 @@
 
 mod handshakes;
 mod material;
+mod probing;
 mod subject;
 
 use std::path::Path;
@@ -22,8 +23,8 @@ use crate::model::{Subject, TlsFiles};
 use crate::telemetry::{DoorCounts, Handshake};
 use crate::wire::TlsEntry;
 use handshakes::Handshakes;
-pub(super) use material::client_config;
 use material::{Material, server_config};
+pub(super) use probing::client_config;
 
 /// What makes TLS of connections.
 pub(super) struct Tls {
