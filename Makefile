@@ -88,7 +88,7 @@ sim: tools ## Simulate the scheduler beside other rules and the bounds
 	cargo run --release --locked -p jitney-simulation -- docs/scheduling
 
 .PHONY: chaos
-chaos: setup ## Deal a server what production deals, at length (half an hour), and print the figures
+chaos: setup ## Deal a server what production deals, at length (minutes), and print the figures
 	JITNEY_CHAOS=full cargo test --release --locked --test chaos -- --nocapture --test-threads=1
 
 # Seconds that each fuzz target runs for.

@@ -92,7 +92,7 @@ impl Server {
         let security = security(&config, &machine, &door)?;
         let metrics = Metrics::new(engine.clone(), responses, devices, told).with_tracer(tracer);
         let metrics = metrics.with_door(door);
-        let bound = bind(&config).await?;
+        let bound = bind(&config)?;
         let frontend = Frontend::new(
             api,
             metrics.clone(),

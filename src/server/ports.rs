@@ -1,17 +1,22 @@
 //! The ports that are listened on, and what is served on each.
 
+use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::error::StartError;
 use crate::config::ServerConfig;
 use crate::frontend::{Protocols, Security};
 
+/// Connections that may wait to be let in; the system may allow fewer (`net.core.somaxconn`).
+///
+/// Where it has no room for those that come at once, Linux answers with SYN cookies, and by these takes a
+/// client whose first bytes were lost for one that sent nothing before the next.
+const BACKLOG: u32 = 4096;
+
 /// Every port, and what is served there. Those of one address are one.
-pub(super) async fn bind(
-    config: &ServerConfig,
-) -> Result<Vec<(TcpListener, Protocols)>, StartError> {
+pub(super) fn bind(config: &ServerConfig) -> Result<Vec<(TcpListener, Protocols)>, StartError> {
     let mut ports: Vec<(&str, SocketAddr, Protocols)> = Vec::new();
     let mut serve = |flag, address: Option<SocketAddr>, what: fn(&mut Protocols) -> &mut bool| {
         let Some(address) = address else {
@@ -33,18 +38,28 @@ pub(super) async fn bind(
     });
     let mut bound = Vec::new();
     for (flag, address, protocols) in ports {
-        bound.push((listen(flag, address).await?, protocols));
+        bound.push((listen(flag, address)?, protocols));
     }
     Ok(bound)
 }
 
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| StartError::Bind {
+fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    open(address).map_err(|source| StartError::Bind {
         flag,
         address,
         source,
     })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that comes back gets its port back.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Says loudly what listens beyond the machine and is not safe there.
