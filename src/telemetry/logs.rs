@@ -16,7 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// ONNX Runtime tells every step of every load, and a store each try; their warnings are enough
 /// unless asked for.
-const QUIET: &str = "ort=warn,object_store=warn";
+const CHATTY: [&str; 2] = ["ort", "object_store"];
 
 type Choice = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -94,9 +94,9 @@ impl Logs {
     /// Writes log lines that `filter` lets through, such as `info` or `info,jitney::serving=debug`.
     /// Each is an object of JSON, or words for people.
     pub fn start(filter: &str, json: bool) -> Result<(), LogsError> {
-        let typed = EnvFilter::try_new(filter)?;
-        let levels = Levels::of(typed.max_level_hint().unwrap_or(LevelFilter::TRACE));
-        let first: Choice = Box::new(EnvFilter::try_new(format!("{QUIET},{filter}"))?);
+        let most = most(&EnvFilter::try_new(filter)?);
+        let levels = Levels::of(most);
+        let first: Choice = Box::new(EnvFilter::try_new(with_quiet(filter, most))?);
         let (choice, handle) = reload::Layer::new(first);
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let lines = match json {
@@ -128,16 +128,25 @@ impl Logs {
     }
 }
 
+/// The most that a filter lets through of anything.
+fn most(filter: &EnvFilter) -> LevelFilter {
+    filter.max_level_hint().unwrap_or(LevelFilter::TRACE)
+}
+
+/// The filter with what is chatty kept quiet, of which no more is told than of others.
+fn with_quiet(filter: &str, most: LevelFilter) -> String {
+    let level = most.min(LevelFilter::WARN);
+    let quiet = CHATTY.map(|target| format!("{target}={level}"));
+    format!("{},{filter}", quiet.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn levels_say_what_a_filter_does() {
-        let levels = |filter: &str| {
-            let filter = EnvFilter::try_new(filter).unwrap();
-            Levels::of(filter.max_level_hint().unwrap())
-        };
+        let levels = |filter: &str| Levels::of(most(&EnvFilter::try_new(filter).unwrap()));
         let told = |filter| {
             let Levels {
                 error,
@@ -152,5 +161,20 @@ mod tests {
         assert_eq!(told("info"), (true, true, true, 0));
         assert_eq!(told("warn,jitney=debug"), (true, true, true, 1));
         assert_eq!(told("trace"), (true, true, true, 2));
+    }
+
+    #[test]
+    fn what_is_chatty_tells_no_more_than_others() {
+        let whole = |filter: &str| {
+            let most = most(&EnvFilter::try_new(filter).unwrap());
+            let whole = with_quiet(filter, most);
+            EnvFilter::try_new(&whole).unwrap();
+            whole
+        };
+        assert_eq!(whole("off"), "ort=off,object_store=off,off");
+        assert_eq!(whole("error"), "ort=error,object_store=error,error");
+        assert_eq!(whole("info"), "ort=warn,object_store=warn,info");
+        let asked = "info,ort=debug";
+        assert_eq!(whole(asked), "ort=warn,object_store=warn,info,ort=debug");
     }
 }
