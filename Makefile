@@ -93,10 +93,12 @@ chaos: setup ## Deal a server what production deals, at length (minutes), and pr
 
 # Seconds that each fuzz target runs for.
 FUZZ_SECONDS ?= 600
+# What chance begins with: 0 is another each time.
+FUZZ_SEED ?= 0
 
 .PHONY: fuzz
 fuzz: tools ## Fuzz what reads clients' bytes and people's files
-	$(PYTHON) scripts/fuzz.py $(FUZZ_SECONDS)
+	$(PYTHON) scripts/fuzz.py $(FUZZ_SECONDS) $(FUZZ_SEED)
 
 # The rooms that Miri can run in minutes: without sockets, random cases by the thousand, and ONNX Runtime.
 MIRI_ROOMS := tensor:: device::host device::simulated scheduler::slots scheduler::grouping scheduler::ladder \

@@ -186,12 +186,15 @@ fn declared(tensor: &TensorPolicy) -> Value {
 fn request(request: &WarmUpRequest) -> Value {
     let inputs = request.inputs.iter();
     let inputs = inputs.map(|input| (input.name.clone(), warm_up_input(input)));
-    Value::Table(Table::from_iter([
-        ("name".to_owned(), request.name.as_str().into()),
+    let mut table = Table::from_iter([
         ("rows".to_owned(), whole(request.rows)),
         ("count".to_owned(), whole(request.count)),
         ("inputs".to_owned(), Value::Table(inputs.collect())),
-    ]))
+    ]);
+    if !request.name.is_empty() {
+        table.insert("name".to_owned(), request.name.as_str().into());
+    }
+    Value::Table(table)
 }
 
 fn warm_up_input(input: &WarmUpInput) -> Value {

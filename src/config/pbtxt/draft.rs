@@ -37,9 +37,17 @@ impl Draft {
         });
     }
 
-    /// Notes a name that is neither empty nor a file's.
+    /// The name of a tensor at `path`, with a note if it has no letters.
+    pub(super) fn tensor_name(&mut self, path: &str, name: &str) -> String {
+        if name.is_empty() {
+            self.note(path, "missing; the model's name for it");
+        }
+        name.to_owned()
+    }
+
+    /// Notes a name that is no file's.
     pub(super) fn check_file_name(&mut self, path: &str, name: &str) {
-        if !name.is_empty() && !is_file_name(name) {
+        if !is_file_name(name) {
             let name: String = name.chars().take(64).collect();
             self.note(path, format!("found {name:?}; allowed: {FILE_NAMES}"));
         }

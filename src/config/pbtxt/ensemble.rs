@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::draft::Draft;
-use super::sorted;
 use super::tensors::dtype;
+use super::{file_name, sorted};
 use crate::model::{Dimension, EnsemblePolicy, EnsembleStep, TensorSpec, check_name};
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_ensembling::Step;
@@ -13,6 +13,9 @@ use crate::tensor::Dtype;
 
 /// The most requests in flight.
 const MOST: usize = 1_000_000;
+/// Why a setting is refused.
+pub(super) const BELONGS_TO_STEPS: &str =
+    "contradicts ensemble_scheduling: this belongs to the models of its steps";
 /// A step's version that is the newest.
 const NEWEST: i64 = -1;
 
@@ -40,11 +43,7 @@ pub(super) fn read(config: &ModelConfig, draft: &mut Draft) -> Option<EnsemblePo
         );
         return None;
     };
-    if !config.instance_group.is_empty() {
-        let message =
-            "contradicts ensemble_scheduling: instances belong to the models of its steps";
-        draft.note("instance_group", message);
-    }
+    refuse_its_models(config, draft);
     let mut steps = Vec::new();
     for (index, step) in ensembling.step.iter().enumerate() {
         let path = format!("ensemble_scheduling.step[{index}]");
@@ -73,6 +72,32 @@ pub(super) fn read(config: &ModelConfig, draft: &mut Draft) -> Option<EnsemblePo
     })
 }
 
+/// Notes what an ensemble says of a file, of what runs it or of answers that are kept, none of which it has.
+fn refuse_its_models(config: &ModelConfig, draft: &mut Draft) {
+    let cache = config.response_cache.as_ref();
+    let said = [
+        ("instance_group", !config.instance_group.is_empty()),
+        ("default_model_filename", file_name(config).is_some()),
+        ("optimization", config.optimization.is_some()),
+        ("model_warmup", !config.model_warmup.is_empty()),
+        ("response_cache", cache.is_some_and(|cache| cache.enable)),
+    ];
+    for (field, _) in said.into_iter().filter(|(_, is_said)| *is_said) {
+        draft.note(field, BELONGS_TO_STEPS);
+    }
+    let inputs = config.input.iter().map(|input| input.reshape.is_some());
+    let outputs = config.output.iter().map(|output| output.reshape.is_some());
+    let inputs = inputs
+        .enumerate()
+        .map(|(index, is_said)| ("input", index, is_said));
+    let outputs = outputs
+        .enumerate()
+        .map(|(index, is_said)| ("output", index, is_said));
+    for (field, index, _) in inputs.chain(outputs).filter(|(.., is_said)| *is_said) {
+        draft.note(&format!("{field}[{index}].reshape"), BELONGS_TO_STEPS);
+    }
+}
+
 /// Every dimension: `dims` are without that of the batch.
 fn dimensions(config: &ModelConfig, dims: &[i64]) -> Vec<Dimension> {
     let batch = (config.max_batch_size > 0).then(|| Dimension::varying(""));
@@ -94,11 +119,22 @@ fn read_step(step: &Step, path: &str, draft: &mut Draft) -> EnsembleStep {
         let message = format!("found {}; allowed: -1 or at least 1", step.model_version);
         draft.note(&format!("{path}.model_version"), message);
     }
-    let map = |names: &HashMap<String, String>| sorted(names.clone());
     EnsembleStep {
         model: step.model_name.clone(),
         version,
-        inputs: map(&step.input_map),
-        outputs: map(&step.output_map),
+        inputs: names(&step.input_map, &format!("{path}.input_map"), draft),
+        outputs: names(&step.output_map, &format!("{path}.output_map"), draft),
     }
+}
+
+/// The model's names, and the graph's tensors that they go with.
+fn names(map: &HashMap<String, String>, path: &str, draft: &mut Draft) -> Vec<(String, String)> {
+    for (own, tensor) in map {
+        if own.is_empty() || tensor.is_empty() {
+            let message =
+                format!("found {own:?} with {tensor:?}; allowed: names that are not empty");
+            draft.note(path, message);
+        }
+    }
+    sorted(map.clone())
 }

@@ -96,7 +96,10 @@ fn policy(model: &str, message: &DynamicMessage, draft: &mut Draft) -> ModelPoli
             None => tensors,
         },
         ensemble,
-        file: file(&config, draft),
+        file: file_name(&config).map(|name| {
+            draft.check_file_name("default_model_filename", name);
+            name.to_owned()
+        }),
         notes: Notes {
             parameters: parameters.others,
             metric_tags: metric_tags(config.metric_tags, draft),
@@ -150,11 +153,10 @@ fn metric_tags(tags: HashMap<String, String>, draft: &mut Draft) -> Vec<(String,
     tags
 }
 
-fn file(config: &ModelConfig, draft: &mut Draft) -> Option<String> {
-    let name = &config.default_model_filename;
-    draft.check_file_name("default_model_filename", name);
-    // The default, written out, is no other.
-    (!name.is_empty() && name != "model.onnx").then(|| name.clone())
+/// The file that is named, if it is not the default.
+fn file_name(config: &ModelConfig) -> Option<&str> {
+    let name = config.default_model_filename.as_str();
+    (!name.is_empty() && name != "model.onnx").then_some(name)
 }
 
 /// Puts options in the order of their names. One that is given twice counts as it was given last.

@@ -1,6 +1,7 @@
 //! `parameters`: the settings of ONNX Runtime among them, and what only readers understand.
 
 use super::draft::Draft;
+use super::ensemble::{BELONGS_TO_STEPS, is_one as is_ensemble};
 use super::sorted;
 use crate::model::OnnxRuntimePolicy;
 use crate::proto::ModelConfig;
@@ -48,6 +49,7 @@ pub(super) fn read(
     for (name, parameter) in sorted(config.parameters.clone()) {
         let (path, value) = (format!("parameters[{name}]"), parameter.string_value);
         let text = value.as_str();
+        let handed_on = found.others.len();
         match name.as_str() {
             "intra_op_thread_count" => found.threads = threads(text, &path, draft),
             "inter_op_thread_count" => runtime.inter_threads = threads(text, &path, draft),
@@ -62,6 +64,9 @@ pub(super) fn read(
                 Some((_, values)) => runtime.cuda.push((name, named(value, values))),
                 None => found.others.push((name, value)),
             },
+        }
+        if is_ensemble(config) && found.others.len() == handed_on {
+            draft.note(&path, BELONGS_TO_STEPS);
         }
     }
     found

@@ -68,7 +68,11 @@ fn targets(names: &[String], path: &str, draft: &mut Draft) -> Vec<String> {
         let message = "missing; the model's name for it";
         draft.note(&format!("{path}.target_name"), message);
     }
-    names.to_vec()
+    let path = |index| format!("{path}.target_name[{index}]");
+    let names = names.iter().enumerate();
+    names
+        .map(|(index, name)| draft.tensor_name(&path(index), name))
+        .collect()
 }
 
 /// Every kind is said of one input.
@@ -78,5 +82,5 @@ fn source(names: &[String], path: &str, draft: &mut Draft) -> String {
         draft.note(&format!("{path}.source_input"), message);
         return String::new();
     };
-    name.clone()
+    draft.tensor_name(&format!("{path}.source_input[0]"), name)
 }

@@ -94,6 +94,7 @@ fn control(input: &ControlInput, path: &str, draft: &mut Draft) -> Option<Sequen
         );
         return None;
     };
+    let input = draft.tensor_name(&format!("{path}.name"), &input.name);
     let path = format!("{path}.control[0]");
     let kind = match control.kind() {
         Kind::ControlSequenceStart => ControlKind::Start(choice(control, &path, draft)),
@@ -101,10 +102,7 @@ fn control(input: &ControlInput, path: &str, draft: &mut Draft) -> Option<Sequen
         Kind::ControlSequenceEnd => ControlKind::End(choice(control, &path, draft)),
         Kind::ControlSequenceCorrid => ControlKind::CorrelationId,
     };
-    Some(SequenceControl {
-        input: input.name.clone(),
-        kind,
-    })
+    Some(SequenceControl { input, kind })
 }
 
 /// The numbers for no and yes, in whichever of the three fields they are.
@@ -152,11 +150,19 @@ fn state(kept: &State, config: &ModelConfig, path: &str, draft: &mut Draft) -> S
     if let Some(name) = file {
         draft.check_file_name(&format!("{path}.initial_state[0].data_file"), name);
     }
-    let dims = initial.map_or(&kept.dims, |initial| &initial.dims);
+    let (dims, field) = match initial {
+        Some(initial) => (&initial.dims, "initial_state[0].dims"),
+        None => (&kept.dims, "dims"),
+    };
+    let most = i64::from(i32::MAX);
+    for size in dims.iter().filter(|size| !(-1..=most).contains(*size)) {
+        let message = format!("found {size}; allowed: a whole number, -1 to {most}");
+        draft.note(&format!("{path}.{field}"), message);
+    }
     let is_fixed = !dims.is_empty() && dims.iter().all(|size| *size >= 0);
     SequenceState {
-        input: kept.input_name.clone(),
-        output: kept.output_name.clone(),
+        input: draft.tensor_name(&format!("{path}.input_name"), &kept.input_name),
+        output: draft.tensor_name(&format!("{path}.output_name"), &kept.output_name),
         visible: config
             .output
             .iter()

@@ -47,9 +47,7 @@ fn read_tensor(
     path: &str,
     draft: &mut Draft,
 ) -> TensorPolicy {
-    if name.is_empty() {
-        draft.note(&format!("{path}.name"), "missing; the model's name for it");
-    }
+    let name = draft.tensor_name(&format!("{path}.name"), name);
     let dtype = dtype(data_type);
     if dtype.is_none() {
         let message = "missing; an element type, such as TYPE_FP32";
@@ -65,7 +63,7 @@ fn read_tensor(
         }
     }
     TensorPolicy {
-        name: name.to_owned(),
+        name,
         dtype: dtype.unwrap_or(Dtype::Fp32),
         shape: dims.to_vec(),
         reshape,
@@ -87,14 +85,15 @@ pub(super) fn labels(config: &ModelConfig, draft: &mut Draft) -> LabelPolicy {
     let mut labels = Vec::new();
     for (index, output) in config.output.iter().enumerate() {
         let file = &output.label_filename;
-        draft.check_file_name(&format!("output[{index}].label_filename"), file);
-        if !file.is_empty() {
-            labels.push(OutputLabels {
-                output: output.name.clone(),
-                file: PathBuf::from(file),
-                labels: Arc::default(),
-            });
+        if file.is_empty() {
+            continue;
         }
+        draft.check_file_name(&format!("output[{index}].label_filename"), file);
+        labels.push(OutputLabels {
+            output: output.name.clone(),
+            file: PathBuf::from(file),
+            labels: Arc::default(),
+        });
     }
     labels.sort_by(|one, other| one.output.cmp(&other.output));
     LabelPolicy(labels)
