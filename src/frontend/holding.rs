@@ -14,8 +14,8 @@ use super::delivery::Awaited;
 /// Of larger messages HTTP/2 takes a piece at a time, as its client takes them. Who takes no piece within
 /// `write_timeout_ms` takes nothing.
 const PIECE: usize = 64 * 1024;
-/// What is no larger is not cut: it is one frame for any client.
-const WHOLE: usize = 16 * 1024;
+/// What is no larger is not cut: HTTP/2 has about as much in its books for a call.
+const WHOLE: usize = 1024;
 
 pin_project! {
     /// A response's body that holds something until it has been sent.
@@ -64,12 +64,14 @@ impl<T> http_body::Body for Holding<T> {
                 Awaited::Server.note();
                 return Poll::Pending;
             };
-            Awaited::Client.note();
             match frame {
                 Some(Ok(frame)) if *this.in_pieces && is_large(&frame) => {
                     *this.rest = frame.into_data().unwrap_or_default();
                 }
-                other => return Poll::Ready(other),
+                other => {
+                    Awaited::Client.note();
+                    return Poll::Ready(other);
+                }
             }
         }
         Awaited::Client.note();
