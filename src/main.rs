@@ -1,6 +1,6 @@
 //! The `jitney` program: parse, run, exit code.
 
-use std::process::ExitCode;
+use std::io::Write;
 
 use clap::Parser;
 use jitney::cli::Cli;
@@ -10,12 +10,21 @@ use jitney::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+unsafe extern "C" {
+    // exit(2), which takes any number.
+    safe fn _exit(status: i32) -> !;
+}
+
+fn main() {
+    let status = match Cli::parse().run() {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("jitney: {error:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    let _ = std::io::stdout().flush();
+    // Nothing is left to be done, and loads that cannot be given up may run still: the destructors of ONNX Runtime's
+    // library, which run at an orderly exit, would take its data from under them.
+    _exit(status);
 }

@@ -14,6 +14,7 @@ use say;
 
 mod check;
 mod convert;
+mod descriptors;
 mod devices;
 mod probe;
 mod serve;

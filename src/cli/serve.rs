@@ -1,13 +1,19 @@
 //! `jitney serve`: start, say what is served, run until told to stop.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::descriptors;
 use crate::config::RawServer;
 use crate::model::{Batching, Signature, TensorSpec};
 use crate::server::Server;
 use crate::serving::{ModelState, Version};
 use crate::wire::{Entry, Place, PlainRequest};
+
+/// How long is waited for what runs still when everything is answered: a load cannot be given up, and may take minutes.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Flags go before environment variables, those before the configuration file.
 #[derive(Debug, clap::Args)]
@@ -20,38 +26,41 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.raw.resolve()?;
         super::log(&config.log, config.log_json)?;
-        tokio::runtime::Builder::new_multi_thread()
+        descriptors::raise(config.max_connections);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.io_threads)
             .thread_name("io")
             .enable_all()
             .on_thread_park(crate::allocator::release_at_rest)
             .build()
-            .context("cannot start the threads that serve")?
-            .block_on(async {
-                let mut terminate = signal(SignalKind::terminate())?;
-                let mut interrupt = signal(SignalKind::interrupt())?;
-                let server = Server::start(config).await?;
-                about(&server);
+            .context("cannot start the threads that serve")?;
+        let served = runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let server = Server::start(config).await?;
+            about(&server);
+            tokio::select! {
+                () = server.started() => models(&server),
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+            let (terminate, interrupt) = (
+                tokio::sync::Mutex::new(terminate),
+                tokio::sync::Mutex::new(interrupt),
+            );
+            let stop = || async {
+                let (mut terminate, mut interrupt) =
+                    (terminate.lock().await, interrupt.lock().await);
                 tokio::select! {
-                    () = server.started() => models(&server),
-                    _ = terminate.recv() => return Ok(()),
-                    _ = interrupt.recv() => return Ok(()),
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
                 }
-                let (terminate, interrupt) = (
-                    tokio::sync::Mutex::new(terminate),
-                    tokio::sync::Mutex::new(interrupt),
-                );
-                let stop = || async {
-                    let (mut terminate, mut interrupt) =
-                        (terminate.lock().await, interrupt.lock().await);
-                    tokio::select! {
-                        _ = terminate.recv() => {}
-                        _ = interrupt.recv() => {}
-                    }
-                };
-                server.run(stop).await?;
-                Ok(())
-            })
+            };
+            server.run(stop).await?;
+            Ok(())
+        });
+        runtime.shutdown_timeout(LAST_WORK);
+        served
     }
 }
 

@@ -4,7 +4,7 @@
 //! HTTP/2 is told by GOAWAY. HTTP/1 has no word for it but `connection: close` with an answer: one that
 //! is idle is left open until its next answer, for a client may be sending just now.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,12 +14,15 @@ use http::{HeaderValue, Request, Response, Version};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::watch;
 
+use super::places::Seat;
 use super::readiness::Readiness;
 use crate::clock::Clock;
 
 /// How far to either side connections' times are spread, so that those that came together do not all
 /// go together.
 const SPREAD: f64 = 0.1;
+/// How long a client has to say what it has just sent, where its connection makes room for others.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How old connections get, and how long calls may outlast that.
 #[derive(Clone)]
@@ -46,20 +49,22 @@ pub(super) struct Farewell {
     readiness: Arc<Readiness>,
     is_http1: AtomicBool,
     is_old: AtomicBool,
+    seat: Arc<Seat>,
 }
 
 impl Age {
     /// What a new connection's calls have to know of it.
-    pub(super) fn farewell(&self) -> Arc<Farewell> {
+    pub(super) fn farewell(&self, seat: Arc<Seat>) -> Arc<Farewell> {
         Arc::new(Farewell {
             readiness: Arc::clone(&self.readiness),
             is_http1: AtomicBool::new(false),
             is_old: AtomicBool::new(false),
+            seat,
         })
     }
 
-    /// Serves a connection until it ends, which it does in good order if it gets old, or if the server
-    /// `leaves`.
+    /// Serves a connection until it ends, which it does in good order if it gets old, if it has to make room, or if
+    /// the server `leaves`.
     pub(super) async fn serve(
         self,
         connection: impl GracefulConnection,
@@ -79,6 +84,7 @@ impl Age {
                 let _ = connection.await;
                 return;
             }
+            () = farewell.seat.asked() => return self.make_room(connection, &farewell).await,
             () = self.passes(self.most.map(spread)) => {}
         }
         farewell.is_old.store(true, Ordering::Relaxed);
@@ -88,11 +94,32 @@ impl Age {
         tokio::select! {
             _ = connection.as_mut() => return,
             () = leaves => {}
+            () = farewell.seat.asked() => return self.make_room(connection, &farewell).await,
             // What is dropped ends its calls.
             () = self.passes(self.grace) => return,
         }
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
+    }
+
+    /// Ends a connection that nobody needs: what has come meanwhile is finished. A client of HTTP/2 is asked first
+    /// whether it has sent anything, and may not answer.
+    async fn make_room<C: GracefulConnection>(
+        &self,
+        mut connection: Pin<&mut C>,
+        farewell: &Farewell,
+    ) {
+        connection.as_mut().graceful_shutdown();
+        loop {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = self.passes(Some(LAST_WORD)) => {}
+            }
+            let is_http1 = farewell.is_http1.load(Ordering::Relaxed);
+            if !is_http1 && !farewell.seat.has_calls() {
+                return;
+            }
+        }
     }
 
     /// Completes after this time; never, if there is none.
@@ -105,8 +132,9 @@ impl Age {
 }
 
 impl Farewell {
-    /// Notes which version of HTTP the client speaks.
+    /// Notes that a call came, and in which version of HTTP.
     pub(super) fn hear<B>(&self, request: Request<B>) -> Request<B> {
+        self.seat.hear();
         if request.version() < Version::HTTP_2 {
             self.is_http1.store(true, Ordering::Relaxed);
         }

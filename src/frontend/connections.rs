@@ -1,4 +1,4 @@
-//! Connections, of which there are never more than a bound: one more waits to be accepted. One that
+//! Connections, of which there are never more than a bound: one more waits until another makes room. One that
 //! says nothing gives its place up.
 
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
@@ -27,9 +27,10 @@ use super::age::Age;
 use super::delivery::Courier;
 use super::identity::Peer;
 use super::patience::{Patience, Wait};
+use super::places::Places;
 use super::security::Security;
 use super::tls::{Tls, subjects};
-use crate::clock::Sleep;
+use crate::clock::{Moment, Sleep};
 use crate::model::Subject;
 use crate::telemetry::{DoorCounts, Stalled};
 
@@ -41,11 +42,8 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const FRAME: u32 = 256 * 1024;
 /// How often a silent connection is asked whether its client is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// Places for so many connections, whatever port they come to.
-pub(super) fn places(most: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)))
-}
+/// From one complaint to the next.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// Serves connections while there are places, until `shutdown` completes; then tells the clients
 /// (GOAWAY), finishes what is in progress and returns. What is dropped ends its connections.
@@ -62,24 +60,24 @@ pub(super) async fn serve<S>(
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    let http = http(door.courier.clone(), door.max_concurrent_streams);
+    let mut complaint = Complaint::default();
     let leaves = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let connection = tokio::select! {
             () = &mut shutdown => break,
-            connection = door.accept(&listener) => connection,
+            connection = door.accept(&listener, &mut complaint) => connection,
         };
         while tasks.try_join_next().is_some() {}
         let Some(connection) = connection else {
             continue;
         };
         let leaves = leaves.subscribe();
-        let (door, http, service) = (door.clone(), http.clone(), service.clone());
+        let (door, service) = (door.clone(), service.clone());
         let Some(tls) = door.security.tls.clone() else {
             let peer = door.peer(&connection, Vec::new());
-            tasks.spawn(door.serve(http, connection, service, peer, leaves));
+            tasks.spawn(door.serve(connection, service, peer, leaves));
             continue;
         };
         tasks.spawn(async move {
@@ -87,7 +85,7 @@ pub(super) async fn serve<S>(
                 return;
             };
             let peer = door.peer(&connection, subjects(&connection.stream));
-            door.serve(http, connection, service, peer, leaves).await;
+            door.serve(connection, service, peer, leaves).await;
         });
     }
     // Who comes now is refused rather than kept waiting.
@@ -134,12 +132,27 @@ fn http(courier: Courier, max_concurrent_streams: u32) -> Builder<Courier> {
     builder
 }
 
+/// When it was last said that connections could not be accepted.
+#[derive(Default)]
+struct Complaint(Option<Moment>);
+
+impl Complaint {
+    fn tell(&mut self, error: &io::Error, now: Moment) {
+        if self.0.is_none_or(|last| now >= last + BETWEEN_COMPLAINTS) {
+            self.0 = Some(now);
+            tracing::warn!(%error, "a connection could not be accepted; one that is idle is asked to make room");
+        }
+    }
+}
+
 /// Who is let in.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Arc<Places>,
     pub(super) patience: Patience,
-    pub(super) courier: Courier,
+    /// How long an answer waits for its client to take something; none for ever.
+    pub(super) delivery: Option<Patience>,
+    pub(super) counts: Arc<DoorCounts>,
     pub(super) age: Age,
     pub(super) max_concurrent_streams: u32,
     pub(super) security: Security,
@@ -147,13 +160,22 @@ pub(super) struct Door {
 
 impl Door {
     /// The next connection, once there is a place for it; none if it was gone at once.
-    async fn accept(&self, listener: &TcpListener) -> Option<Connection<TcpStream>> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        let Ok((stream, address)) = listener.accept().await else {
-            // Such as too many open files, which some other connection has to end first.
-            self.patience.pause().await;
-            return None;
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        complaint: &mut Complaint,
+    ) -> Option<Connection<TcpStream>> {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Such as too many open files: some other connection has to end first.
+                complaint.tell(&error, self.patience.now());
+                self.places.make_room(self.patience.now());
+                self.patience.pause().await;
+                return None;
+            }
         };
+        let place = self.places.take(&self.patience).await?;
         // Without it small answers wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
         Some(Connection {
@@ -183,7 +205,6 @@ impl Door {
     /// Serves a connection until it ends.
     async fn serve<T, S>(
         self,
-        http: Builder<Courier>,
         connection: Connection<T>,
         service: S,
         peer: Option<Arc<Peer>>,
@@ -194,7 +215,14 @@ impl Door {
         S: Clone + Send + 'static,
         S::Future: Send,
     {
-        let farewell = self.age.farewell();
+        let seated = self.places.seat(self.patience.now());
+        let courier = Courier {
+            patience: self.delivery.clone(),
+            counts: Arc::clone(&self.counts),
+            seat: Arc::clone(&seated.seat),
+        };
+        let http = http(courier, self.max_concurrent_streams);
+        let farewell = self.age.farewell(Arc::clone(&seated.seat));
         let (hears, tells) = (Arc::clone(&farewell), Arc::clone(&farewell));
         let service = service
             .map_request(move |request| hears.hear(request))
@@ -214,8 +242,8 @@ impl Door {
 
     fn writing(&self) -> Writing {
         Writing {
-            wait: self.courier.wait(),
-            counts: Arc::clone(&self.courier.counts),
+            wait: Wait::new(self.delivery.clone()),
+            counts: Arc::clone(&self.counts),
         }
     }
 

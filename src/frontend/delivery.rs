@@ -13,6 +13,7 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 
 use super::patience::{Patience, Wait};
+use super::places::{Call, Seat};
 use crate::telemetry::{DoorCounts, Stalled};
 
 thread_local! {
@@ -36,19 +37,14 @@ impl Awaited {
     }
 }
 
-/// Runs the calls of HTTP/2, and ends those of whose answer nothing is taken for too long.
+/// Runs the calls of a connection of HTTP/2, and ends those of whose answer nothing is taken for too long.
 #[derive(Clone, Debug)]
 pub(super) struct Courier {
     /// None for ever.
     pub(super) patience: Option<Patience>,
     pub(super) counts: Arc<DoorCounts>,
-}
-
-impl Courier {
-    /// What waits for a client to take something.
-    pub(super) fn wait(&self) -> Wait {
-        Wait::new(self.patience.clone())
-    }
+    /// The connection's.
+    pub(super) seat: Arc<Seat>,
 }
 
 impl<F> Executor<F> for Courier
@@ -59,8 +55,9 @@ where
     fn execute(&self, call: F) {
         tokio::spawn(Delivery {
             call,
-            wait: self.wait(),
+            wait: Wait::new(self.patience.clone()),
             counts: Arc::clone(&self.counts),
+            _call: self.seat.call(),
         });
     }
 }
@@ -73,6 +70,7 @@ pin_project! {
         call: F,
         wait: Wait,
         counts: Arc<DoorCounts>,
+        _call: Call,
     }
 }
 
@@ -141,7 +139,13 @@ mod tests {
         let patience = Patience::new(Arc::clone(clock) as Arc<dyn Clock>, Duration::from_secs(1));
         let wait = Wait::new(Some(patience));
         let told = Arc::clone(&counts);
-        (Box::pin(Delivery { call, wait, counts }), told)
+        let delivery = Delivery {
+            call,
+            wait,
+            counts,
+            _call: Arc::<Seat>::default().call(),
+        };
+        (Box::pin(delivery), told)
     }
 
     /// A call that never ends, and notes what it is told to.

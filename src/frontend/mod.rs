@@ -17,6 +17,7 @@ mod messages;
 mod metrics;
 mod origins;
 mod patience;
+mod places;
 mod probe;
 mod readiness;
 mod rest;
@@ -32,7 +33,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
@@ -48,12 +48,12 @@ pub use security::{Policy, Security, SecurityError};
 use crate::clock::Clock;
 use crate::telemetry::{InFlight, Metrics};
 use age::Age;
-use connections::{Door, places};
-use delivery::Courier;
+use connections::Door;
 use grpc::orca::ReportLayer;
 use grpc::web::WebLayer;
 use limits::LimitLayer;
 use patience::Patience;
+use places::Places;
 
 /// What is served on one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct Frontend {
     origins: Origins,
     security: Security,
     patience: Patience,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Frontend {
@@ -92,6 +92,7 @@ impl Frontend {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let patience = Patience::new(clock, limits.read_timeout);
+        let places = Places::new(limits.max_connections, security.counts());
         Self {
             api,
             metrics: Arc::new(metrics),
@@ -101,7 +102,7 @@ impl Frontend {
             origins,
             security,
             patience,
-            places: places(limits.max_connections),
+            places,
         }
     }
 
@@ -137,13 +138,11 @@ impl Frontend {
                 grace: self.limits.max_connection_age_grace,
                 readiness: Arc::clone(&self.api.readiness),
             },
-            courier: Courier {
-                patience: self.limits.write_timeout.map(|limit| {
-                    let clock = self.patience.clock();
-                    Patience::new(clock, limit)
-                }),
-                counts: self.security.counts(),
-            },
+            delivery: self.limits.write_timeout.map(|limit| {
+                let clock = self.patience.clock();
+                Patience::new(clock, limit)
+            }),
+            counts: self.security.counts(),
             patience: self.patience,
             max_concurrent_streams: self.limits.max_concurrent_streams,
             security: self.security.clone(),

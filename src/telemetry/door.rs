@@ -59,6 +59,9 @@ pub struct DoorCounts {
     refused: [AtomicU64; REASONS.len()],
     handshakes: [AtomicU64; OUTCOMES.len()],
     stalled: [AtomicU64; ENDED.len()],
+    /// Connections that are open now.
+    connections: AtomicU64,
+    displaced: AtomicU64,
     /// Seconds since the Unix epoch; 0 without TLS.
     not_after: AtomicU64,
 }
@@ -77,6 +80,27 @@ impl DoorCounts {
     /// Counts what was ended.
     pub fn stalled(&self, what: Stalled) {
         count(&self.stalled, what as usize);
+    }
+
+    /// Notes how many connections are open.
+    pub fn connected(&self, connections: usize) {
+        self.connections
+            .store(connections as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that had to make room for another.
+    pub fn displaced(&self) {
+        self.displaced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections that had to make room for others.
+    pub fn displacements(&self) -> u64 {
+        self.displaced.load(Ordering::Relaxed)
     }
 
     /// Notes until when the certificate is good, in seconds since the Unix epoch.

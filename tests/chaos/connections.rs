@@ -85,7 +85,7 @@ async fn ten_thousand_connections_are_all_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_descriptors_who_is_connected_is_served_and_others_wait() {
+async fn without_descriptors_who_is_idle_makes_room_for_who_asks() {
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &[]);
     warm(&server, 2000).await;
@@ -100,19 +100,18 @@ async fn without_descriptors_who_is_connected_is_served_and_others_wait() {
     let mut answered = 0;
     for connection in &mut open {
         let patience = Duration::from_millis(20);
-        // Who hears nothing waits to be let in.
-        if let Ok(answer) = tokio::time::timeout(patience, ask(connection)).await {
-            assert_right(&answer.unwrap());
+        // Who hears nothing waits to be let in; who was let in and asked nothing for a second may have made room.
+        if let Ok(Ok(answer)) = tokio::time::timeout(patience, ask(connection)).await {
+            assert_right(&answer);
             answered += 1;
         }
     }
-    assert!((1..50).contains(&answered), "{answered}");
+    assert!(answered > 0, "{answered}");
     witness.sees(100).await;
-    // Whoever goes makes room.
-    drop(open);
+    // Nobody goes by himself.
     let mut late = TcpStream::connect(server.address).await.unwrap();
     assert_right(&within("an answer", ask(&mut late)).await.unwrap());
-    drop(late);
+    drop((open, late));
     let tally = witness.tells().await;
     tally.assert_all_right();
     let after = server.settles(before).await;

@@ -138,3 +138,18 @@ def until_told(server, line):
     while line not in urllib.request.urlopen(url, timeout=HANG).read().decode():
         assert time.monotonic() < end, f"waited in vain: {line}"
         time.sleep(0.01)
+
+
+def test_sigterm_does_not_wait_for_loads_to_end(repository):
+    simulated(repository, "slow", behaviour="load_ms = 3600000")
+    with Server(repository, "--model-control", "explicit") as server, \
+            grpc.insecure_channel(server.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        asked = service_pb2.RepositoryModelLoadRequest(model_name="slow")
+        load = stub.RepositoryModelLoad.future(asked, timeout=HANG)
+        while True:
+            index = stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=HANG)
+            if any(model.state == "LOADING" for model in index.models):
+                break
+        load.cancel()
+        assert server.stop() == 0

@@ -19,6 +19,7 @@ mod cache;
 mod capacity;
 mod console;
 mod corpora;
+mod crowd;
 mod deadline;
 mod driver;
 mod ensemble;

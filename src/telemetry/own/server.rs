@@ -59,6 +59,18 @@ pub(super) static METRICS: &[Told] = &[
         "Bytes of the requests in progress",
         |snapshot, family| family.add(&[], snapshot.in_flight.bytes as f64),
     ),
+    gauge(
+        "jitney_connections",
+        &[],
+        "Connections of clients that are open",
+        |snapshot, family| family.add(&[], snapshot.door.connections() as f64),
+    ),
+    counter(
+        "jitney_connections_displaced_total",
+        &[],
+        "Connections without a call that were ended to make room for others (max_connections, open files)",
+        |snapshot, family| family.add(&[], snapshot.door.displacements() as f64),
+    ),
     counter(
         "jitney_calls_refused_total",
         &["reason"],
