@@ -15,7 +15,7 @@ use super::lane::{Refused, Seat};
 use super::order::Order;
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use super::sequences::Sequences;
-use super::ticket::{Outputs, late, timed_out};
+use super::ticket::{Outputs, late, overdue, timed_out};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
 use crate::model::{QueuePolicy, TimeoutAction};
 use crate::scheduler::{Item, Rejected};
@@ -165,6 +165,9 @@ impl Engine {
             Err(Refused::Closed) => {
                 // Replaced between the look and the queue: the newer one has the same name.
                 newer = self.catalog.resolve(&request.model, &request.version)?;
+                if !newer.takes_what_was_checked_for(version) {
+                    return Err(replaced(version));
+                }
                 version = &newer;
                 queue(version, now, &terms, &mut checked)
             }
@@ -294,9 +297,7 @@ impl Engine {
         tokio::select! {
             biased;
             answer = seat.answer(alone) => answer,
-            () = self.clock.sleep_until(deadline) => {
-                Err(late(self.clock.now() - arrived, Duration::ZERO))
-            }
+            () = self.clock.sleep_until(deadline) => Err(overdue(self.clock.now() - arrived)),
         }
     }
 
@@ -348,6 +349,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// What a request is told that was checked for a model which another has replaced since.
+fn replaced(version: &Version) -> Status {
+    Status::unavailable(format!(
+        "{} was replaced by one that takes or gives something else while the request came; send it again",
+        version.id
+    ))
 }
 
 /// How a request waits.

@@ -354,6 +354,7 @@ impl Instance {
             deadline: job.item.deadline,
             level: job.item.level,
             context: job.context,
+            awaited: !job.ticket.is_forsaken(),
         };
         let traced = jobs.iter().any(|job| job.context.is_some());
         let (_, beside) = self.started;

@@ -218,6 +218,8 @@ pub struct Member {
     pub level: u32,
     /// Where it is in a trace, if it is traced.
     pub context: Option<TraceContext>,
+    /// Whether somebody still waited for its answer.
+    pub awaited: bool,
 }
 
 impl Trip {

@@ -39,6 +39,9 @@ pub enum Control {
 /// How long the memory of a version that is unloaded may take to come back: its queue is served.
 const ROOM: Duration = Duration::from_secs(5);
 
+/// Changes that clients have asked for, and that go on if they go away.
+const CHANGES: usize = 64;
+
 /// How often those are told of in the log that take longer.
 const TELLS: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,8 @@ pub struct Reconciler {
     parts: Parts,
     /// Loads that may run at once.
     places: Arc<Semaphore>,
+    /// Changes that clients have asked for.
+    changes: Arc<Semaphore>,
     /// Whether a model may be unloaded to make room for another.
     unload_least_used: bool,
     /// Models that were to serve from the start and do not yet; none before the start.
@@ -99,6 +104,7 @@ impl Reconciler {
             known: Mutex::default(),
             parts: Parts::default(),
             places: Arc::new(Semaphore::new(load_threads.max(1))),
+            changes: Arc::new(Semaphore::new(CHANGES)),
             unload_least_used,
             missing: Mutex::new(None),
             uploads,
@@ -136,8 +142,15 @@ impl Reconciler {
                 .all(|version| self.catalog.is_ready(&version.id.model, ""))
     }
 
-    /// Loads or reloads a model because a client asks, with what it brings for that.
-    pub async fn load(&self, model: &str, supplied: Supplied) -> Result<(), Status> {
+    /// Loads or reloads a model because a client asks, with what it brings for that. Once begun it is seen through,
+    /// whether or not this future is.
+    pub async fn load(self: &Arc<Self>, model: &str, supplied: Supplied) -> Result<(), Status> {
+        let (own, model) = (Arc::clone(self), model.to_owned());
+        self.see_through(async move { own.load_now(&model, supplied).await })
+            .await
+    }
+
+    async fn load_now(&self, model: &str, supplied: Supplied) -> Result<(), Status> {
         // Clients look for these words.
         let failed = |status: Status| status.about(format_args!("failed to load {model:?}"));
         self.allow("load")?;
@@ -152,8 +165,30 @@ impl Reconciler {
     }
 
     /// Unloads a model because a client asks, and with its `parts` the models that it is made of and no
-    /// other ensemble is.
-    pub async fn unload(&self, model: &str, parts: bool) -> Result<(), Status> {
+    /// other ensemble is. Once begun it is seen through, whether or not this future is.
+    pub async fn unload(self: &Arc<Self>, model: &str, parts: bool) -> Result<(), Status> {
+        let (own, model) = (Arc::clone(self), model.to_owned());
+        self.see_through(async move { own.unload_now(&model, parts).await })
+            .await
+    }
+
+    /// Makes a change in a task of its own: half of one, left where its client went away, would stay so.
+    async fn see_through(
+        &self,
+        change: impl Future<Output = Result<(), Status>> + Send + 'static,
+    ) -> Result<(), Status> {
+        let Ok(place) = Arc::clone(&self.changes).acquire_owned().await else {
+            return Err(Status::unavailable("the server is leaving"));
+        };
+        let change = tokio::spawn(async move {
+            let _place = place;
+            change.await
+        });
+        let made = change.await;
+        made.unwrap_or_else(|broken| Err(Status::internal(format!("not done: {broken}"))))
+    }
+
+    async fn unload_now(&self, model: &str, parts: bool) -> Result<(), Status> {
         self.allow("unload")?;
         // A client can ask for any name; none that is unknown may cost memory.
         self.catalog.versions(model)?;

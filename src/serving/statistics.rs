@@ -227,7 +227,8 @@ impl Ledger {
         counts.stack.add(stack);
         counts.execute.add(execute);
         counts.slice.add(slice);
-        for member in &trip.members {
+        // What others were told meanwhile is counted when they are (`ended`).
+        for member in trip.members.iter().filter(|member| member.awaited) {
             let queue = trip.left - member.arrived;
             statistics.success.add(trip.ended - member.arrived);
             statistics.queue.add(queue);
@@ -245,7 +246,7 @@ impl Ledger {
         let on = book.device(group, &trip);
         on.busy += trip.took();
         on.device_time += trip.device_time;
-        for member in &trip.members {
+        for member in trip.members.iter().filter(|member| member.awaited) {
             book.statistics.failure.add(trip.ended - member.arrived);
         }
         book.remember(trip);

@@ -82,6 +82,13 @@ pub(super) fn late(waited: Duration, expected: Duration) -> Status {
     Status::new(Code::DeadlineExceeded, message)
 }
 
+/// What a request is told whose deadline has passed while it was queued or ran.
+pub(super) fn overdue(waited: Duration) -> Status {
+    let milliseconds = waited.as_secs_f64() * 1e3;
+    let message = format!("the deadline passed after {milliseconds:.1} ms");
+    Status::new(Code::DeadlineExceeded, message)
+}
+
 /// What a request is told that was in the queue as long as it may be.
 pub(super) fn timed_out(waited: Duration) -> Status {
     let milliseconds = waited.as_secs_f64() * 1e3;

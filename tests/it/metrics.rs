@@ -1,5 +1,6 @@
 //! Metrics: what a scrape counts is what was sent, in either format and on any port.
 
+use std::fs;
 use std::net::SocketAddr;
 
 use jitney::config::RawServer;
@@ -10,7 +11,7 @@ use tonic::Code;
 
 use super::node::{Node, infer, until, within};
 use super::occupant::Occupant;
-use super::repository::{Repository, Simulated};
+use super::repository::{Repository, Simulated, gate};
 use super::request::{input, raw, rows, with_parameter};
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
@@ -252,6 +253,26 @@ async fn whoever_goes_away_is_counted_as_that() {
     })
     .await;
     assert_eq!(version.queued(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_away_while_it_runs_has_not_succeeded_too() {
+    let repository = Repository::of("max_batch_size = 1", "");
+    let node = node(&repository, "off", "127.0.0.1:0").await;
+    // One of these runs.
+    drop(Occupant::of(&node, "m", 1).await);
+    let told = |code| format!(r#"jitney_requests_total{{model="m",version="1",code="{code}"}}"#);
+    within("both are counted", async {
+        while value(&scrape(&node, "*/*").await.1, &told("CANCELLED")) != Some(2.0) {}
+    })
+    .await;
+    fs::remove_file(gate(node.repository(), "m")).unwrap();
+    node.infer(rows("m", 0, 1)).await.unwrap();
+    let body = scrape_at_rest(&node).await;
+    assert_eq!(value(&body, &told("OK")), Some(1.0));
+    assert_eq!(value(&body, &told("CANCELLED")), Some(2.0));
+    let batches = r#"jitney_batches_total{model="m",version="1"}"#;
+    assert_eq!(value(&body, batches), Some(2.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

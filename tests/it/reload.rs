@@ -1,12 +1,13 @@
 //! Versions are swapped under load, and a version that does not load changes nothing.
 
+use jitney::proto::model_infer_request::InferRequestedOutputTensor;
 use jitney::proto::{ModelInferRequest, ModelInferResponse};
 use tonic::Code;
 
-use super::node::{Node, within};
+use super::node::{Node, infer, load, within};
 use super::repository::{Repository, Simulated};
-use super::request::{assert_doubled, assert_echo, rows, sequence};
-use super::traffic::Traffic;
+use super::request::{assert_doubled, assert_echo, bytes_of, floats, input, raw, rows, sequence};
+use super::traffic::{CLIENTS, Traffic};
 
 const NUMBERS: [f32; 3] = [1.0, 2.0, 4.0];
 
@@ -61,6 +62,93 @@ async fn a_version_is_replaced_in_place_while_its_queue_is_full() {
     }
     traffic.flows(20).await;
     traffic.stops().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_is_seen_through_though_its_client_goes_away() {
+    let repository = Repository::new();
+    let slow = Simulated {
+        simulated: "load_ms = 300",
+        ..Simulated::default()
+    };
+    repository.simulate("m", slow);
+    let node = Node::explicit(&repository, &[]).await;
+    let asked = tokio::spawn(load(node.client(), "m"));
+    node.changes_until("it loads", async || {
+        let line = node.index_of("m", "1").await;
+        line.is_some_and(|line| line.state == "LOADING")
+    })
+    .await;
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled());
+    node.until_ready("m", "1").await;
+    let answer = node.infer(rows("m", 1, 1)).await.unwrap();
+    assert_echo(&answer, &rows("m", 1, 1));
+}
+
+/// A model that gives its inputs a and b back as ya and yb, and lists them in this order.
+fn of_two(repository: &Repository, order: [&str; 2]) {
+    let tensors = |before: &str| {
+        let tensor = |name: &str| {
+            format!("{{ name = \"{before}{name}\", dtype = \"FP32\", shape = [-1, -1] }}")
+        };
+        order.map(tensor).join(", ")
+    };
+    let (inputs, outputs) = (tensors(""), tensors("y"));
+    let text =
+        format!("max_batch_size = 1\n[simulated]\ninputs = [{inputs}]\noutputs = [{outputs}]\n");
+    repository.configure("m", &text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_run_by_a_model_that_it_was_not_checked_for() {
+    // So much that many are under way while the model is replaced.
+    const COLUMNS: usize = 20_000;
+    let repository = Repository::new();
+    of_two(&repository, ["a", "b"]);
+    std::fs::create_dir(repository.folder("m").join("1")).unwrap();
+    let node = Node::explicit(&repository, &["m"]).await;
+    let shape = [1, COLUMNS];
+    let of = |number: f32| bytes_of(std::iter::repeat_n(number, COLUMNS));
+    let mut request = raw("m", input("a", "FP32", &shape), of(1.0));
+    request.inputs.push(input("b", "FP32", &shape));
+    request.raw_input_contents.push(of(2.0).into());
+    request.outputs.push(InferRequestedOutputTensor {
+        name: "ya".to_owned(),
+        ..InferRequestedOutputTensor::default()
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (client, request, stopped) = (node.client(), request.clone(), stopped.clone());
+        clients.spawn(async move {
+            let mut right = 0;
+            while !*stopped.borrow() {
+                match infer(client.clone(), request.clone()).await {
+                    Ok(answer) => {
+                        assert_eq!(answer.outputs[0].name, "ya");
+                        assert_eq!(floats(&answer.raw_output_contents[0])[0], 1.0);
+                        right += 1;
+                    }
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::Unavailable);
+                        assert!(status.message().contains("was replaced"), "{status:?}");
+                    }
+                }
+            }
+            right
+        });
+    }
+    for round in 0..40 {
+        of_two(&repository, [["b", "a"], ["a", "b"]][round % 2]);
+        node.load("m").await.unwrap();
+    }
+    stop.send_replace(true);
+    let right: usize = within("clients stop", clients.join_all())
+        .await
+        .into_iter()
+        .sum();
+    assert!(right > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

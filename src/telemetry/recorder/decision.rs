@@ -136,6 +136,7 @@ mod tests {
     fn a_batch_is_told_with_who_waited_how_long_and_had_how_much_time_left() {
         let at = |milliseconds| Moment::ORIGIN + Duration::from_millis(milliseconds);
         let member = Member {
+            awaited: true,
             rows: 2,
             arrived: at(60),
             deadline: Some(at(175)),
@@ -157,6 +158,7 @@ mod tests {
             members: vec![
                 member,
                 Member {
+                    awaited: true,
                     rows: 1,
                     arrived: at(100),
                     deadline: None,
