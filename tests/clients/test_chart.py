@@ -2,12 +2,25 @@
 
 import subprocess
 
+import kubernetes_validate
 import pytest
 
-from chart import CHART, DEPLOY, NAMES, VALUES, helm, needs_helm, rendered
+from chart import CHART, DEPLOY, NAMES, VALUES, by_kind, helm, needs_helm, rendered
 from server import HANG
 
 pytestmark = needs_helm
+
+
+def made(*values):
+    """The objects that values make, those of Kubernetes as it takes them."""
+    done = helm(*(part for value in values for part in ["--set", value]))
+    assert done.returncode == 0, done.stderr
+    objects = by_kind(done.stdout)
+    for document in (document for documents in objects.values() for document in documents):
+        group = document["apiVersion"].rpartition("/")[0]
+        if "." not in group or group.endswith(".k8s.io"):
+            kubernetes_validate.validate(document, "1.33", strict=True)
+    return objects
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,3 +68,47 @@ def test_values_that_contradict_each_other_are_refused(flags, said):
     # The last of the values is what is wrong.
     if flags[1:]:
         assert helm(*(part for flag in flags[:-1] for part in ["--set", flag])).returncode == 0
+
+
+# The network.
+
+
+DNS = {(None, "UDP", 53), (None, "TCP", 53)}
+INSTANCE = ("169.254.169.254/32", "TCP", 80)
+AWS = {INSTANCE, ("169.254.170.2/32", "TCP", 80), ("169.254.170.23/32", "TCP", 80)}
+GOOGLE = {INSTANCE, ("169.254.169.252/32", "TCP", 988)}
+
+
+def anywhere(*ports):
+    return {(None, "TCP", port) for port in ports}
+
+
+@pytest.mark.parametrize("values, reached", [
+    (["models.claim=a"], set()),
+    (["models.url=s3://b/c"], anywhere(443) | AWS),
+    (["models.url=https://b.s3.eu-central-1.amazonaws.com/c"], anywhere(443) | AWS),
+    (["models.url=gs://b/c"], anywhere(443) | GOOGLE),
+    (["models.url=az://b/c"], anywhere(443) | {INSTANCE}),
+    (["models.url=abfss://b@a.dfs.core.windows.net/c"], anywhere(443) | {INSTANCE}),
+    (["models.url=https://a.blob.core.windows.net/b/c"], anywhere(443) | {INSTANCE}),
+    (["models.url=gs://b/c", "networkPolicy.cloudCredentials=false"], anywhere(443)),
+    # Nobody's cloud.
+    (["models.url=https://store.example/amazonaws.com"], anywhere(443)),
+    (["models.url=https://store.example:8443/c"], anywhere(8443)),
+    (["models.url=http://store.example/c"], anywhere(80)),
+    (["models.url=http://store.example:8080/c:9"], anywhere(8080)),
+    (["models.url=http://[fd00::1]:8080/c"], anywhere(8080)),
+    # As the server does: a URL without a port is one of its scheme's.
+    (["models.claim=a", "config.otlp_endpoint=http://collector.example:4317"], anywhere(4317)),
+    (["models.claim=a", "config.otlp_endpoint=http://collector.example"], anywhere(80)),
+    (["models.claim=a", "config.otlp_endpoint=https://collector.example/x"], anywhere(443)),
+    (["models.url=http://store.example:8080/c", "config.otlp_endpoint=http://collector.example:4318",
+      "networkPolicy.egress[0].ports[0].port=9000"], anywhere(8080, 4318, 9000)),
+])
+def test_pods_reach_what_their_settings_name_and_nothing_else(values, reached):
+    [policy] = made(*values)["NetworkPolicy"]
+    found = [(place, port.get("protocol", "TCP"), port["port"])
+             for rule in policy["spec"]["egress"]
+             for place in [peer["ipBlock"]["cidr"] for peer in rule.get("to", [])] or [None]
+             for port in rule["ports"]]
+    assert set(found) == DNS | reached and len(found) == len(set(found))
