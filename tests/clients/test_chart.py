@@ -73,6 +73,21 @@ def test_values_that_contradict_each_other_are_refused(flags, said):
 # The network.
 
 
+def test_metrics_are_published_by_a_service_of_their_own():
+    objects = made("models.claim=a", "service.type=LoadBalancer", "serviceMonitor.enabled=true")
+    services = {service["metadata"]["name"]: service for service in objects["Service"]}
+    ports = {name: [port["name"] for port in service["spec"]["ports"]] for name, service in services.items()}
+    assert ports == {"jitney": ["grpc", "http"], "jitney-headless": ["grpc"], "jitney-metrics": ["metrics"]}
+    assert {name: service["spec"].get("type") for name, service in services.items()} == {
+        "jitney": "LoadBalancer", "jitney-headless": None, "jitney-metrics": "ClusterIP"}
+    [monitor] = objects["ServiceMonitor"]
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    labels = {name: service["metadata"]["labels"] for name, service in services.items()}
+    assert [name for name in labels if wanted <= labels[name].items()] == ["jitney-metrics"]
+    # Another Service's name is not to be another job's.
+    assert labels["jitney-metrics"][monitor["spec"]["jobLabel"]] == "jitney"
+
+
 DNS = {(None, "UDP", 53), (None, "TCP", 53)}
 INSTANCE = ("169.254.169.254/32", "TCP", 80)
 AWS = {INSTANCE, ("169.254.170.2/32", "TCP", 80), ("169.254.170.23/32", "TCP", 80)}
