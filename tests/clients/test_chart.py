@@ -5,7 +5,7 @@ import subprocess
 import kubernetes_validate
 import pytest
 
-from chart import CHART, DEPLOY, NAMES, VALUES, by_kind, helm, needs_helm, rendered
+from chart import CHART, DEPLOY, NAMES, VALUES, by_kind, container, helm, needs_helm, rendered
 from server import HANG
 
 pytestmark = needs_helm
@@ -86,6 +86,49 @@ def test_metrics_are_published_by_a_service_of_their_own():
     assert [name for name in labels if wanted <= labels[name].items()] == ["jitney-metrics"]
     # Another Service's name is not to be another job's.
     assert labels["jitney-metrics"][monitor["spec"]["jobLabel"]] == "jitney"
+
+
+@pytest.mark.parametrize("ports, names, served", [
+    ({}, ["grpc", "http", "metrics"], {"jitney": [8001, 8000], "jitney-metrics": [8002]}),
+    ({"http": 8001}, ["grpc", "metrics"], {"jitney": [8001], "jitney-metrics": [8002]}),
+    ({"metrics": 8000}, ["grpc", "http"], {"jitney": [8001, 8000], "jitney-metrics": [8000]}),
+    ({"metrics": 8001}, ["grpc", "http"], {"jitney": [8001, 8000], "jitney-metrics": [8001]}),
+    ({"grpc": 9000, "http": 9000, "metrics": 9000}, ["grpc"], {"jitney": [9000], "jitney-metrics": [9000]}),
+])
+def test_ports_of_one_number_are_one(ports, names, served):
+    objects = made("models.claim=a", *(f"ports.{name}={number}" for name, number in ports.items()))
+    found = {port["name"]: port["containerPort"] for port in container(objects)["ports"]}
+    numbers = {"grpc": 8001, "http": 8000, "metrics": 8002, **ports}
+    assert list(found) == names and set(found.values()) == set(numbers.values())
+    services = {service["metadata"]["name"]: service["spec"]["ports"] for service in objects["Service"]}
+    assert {name: [port["port"] for port in services[name]] for name in served} == served
+    # What a Service says of a port is there, under its number.
+    for port in (port for ports in services.values() for port in ports):
+        assert found[port["targetPort"]] == port["port"]
+    [policy] = objects["NetworkPolicy"]
+    assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} == set(names)
+
+
+CLIENT, SCRAPER = {"podSelector": {"matchLabels": {"a": "client"}}}, {"podSelector": {"matchLabels": {"a": "scraper"}}}
+
+
+@pytest.mark.parametrize("metrics, scrapers, let_in", [
+    (8002, [], {"grpc": [CLIENT], "http": [CLIENT], "metrics": "everybody"}),
+    (8002, [SCRAPER], {"grpc": [CLIENT], "http": [CLIENT], "metrics": [SCRAPER]}),
+    # The port of clients is not everybody's for that.
+    (8000, [], {"grpc": [CLIENT], "http": [CLIENT]}),
+    (8000, [SCRAPER], {"grpc": [CLIENT], "http": [CLIENT, SCRAPER]}),
+])
+def test_who_is_let_in(metrics, scrapers, let_in):
+    [policy] = made("models.claim=a", f"ports.metrics={metrics}",
+                    "networkPolicy.clients[0].podSelector.matchLabels.a=client",
+                    *(["networkPolicy.scrapers[0].podSelector.matchLabels.a=scraper"] if scrapers else []),
+                    )["NetworkPolicy"]
+    found = {}
+    for rule in policy["spec"]["ingress"]:
+        for port in (port["port"] for port in rule["ports"]):
+            found[port] = found.get(port, []) + rule["from"] if "from" in rule else "everybody"
+    assert found == let_in
 
 
 DNS = {(None, "UDP", 53), (None, "TCP", 53)}

@@ -1,3 +1,15 @@
+{{/* What a Pod's port is called that serves "of": ports of one number are one, and called as the first of them. */}}
+{{- define "jitney.portName" -}}
+{{- $ports := .root.Values.ports }}
+{{- $name := .of }}
+{{- range list "http" "grpc" }}
+{{- if eq (int (index $ports .)) (int (index $ports $.of)) }}
+{{- $name = . }}
+{{- end }}
+{{- end }}
+{{- $name }}
+{{- end }}
+
 {{/* The port of a URL: its own, or its scheme's. Stores of clouds are spoken to by HTTPS. */}}
 {{- define "jitney.port" -}}
 {{- $own := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" }}
@@ -15,15 +27,17 @@
 {{- toYaml (uniq $ports) }}
 {{- end }}
 
-{{/* Whose store it is: aws, google, azure, or nobody's that has credentials to give. Hosts as object_store knows them. */}}
+{{/* Whose store it is, by schemes and hosts as object_store knows them: aws, google, azure, or no cloud's. */}}
 {{- define "jitney.cloud" -}}
 {{- $url := .Values.models.url | default "" }}
-{{- $host := (urlParse $url).hostname }}
-{{- if or (regexMatch "^s3a?://" $url) (and (hasPrefix "https://" $url) (hasSuffix "amazonaws.com" $host)) -}}
+{{- $host := ternary (urlParse $url).hostname "" (hasPrefix "https://" $url) }}
+{{- if or (regexMatch "^s3a?://" $url) (hasSuffix "amazonaws.com" $host) -}}
 aws
 {{- else if hasPrefix "gs://" $url -}}
 google
-{{- else if or (regexMatch "^(az|azure|adl|abfss?)://" $url) (and (hasPrefix "https://" $url) (regexMatch "(blob|dfs)\\.(core\\.windows\\.net|fabric\\.microsoft\\.com)$" $host)) -}}
+{{- else if or
+  (regexMatch "^(az|azure|adl|abfss?)://" $url)
+  (regexMatch "(blob|dfs)\\.(core\\.windows\\.net|fabric\\.microsoft\\.com)$" $host) -}}
 azure
 {{- end }}
 {{- end }}
