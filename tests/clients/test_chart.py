@@ -70,6 +70,15 @@ def test_values_that_contradict_each_other_are_refused(flags, said):
         assert helm(*(part for flag in flags[:-1] for part in ["--set", flag])).returncode == 0
 
 
+@pytest.mark.parametrize("kubernetes, taken", [
+    ("1.27.0", False), ("1.32.9", False), ("1.33.0", True), ("v1.33.0-eks-1", True), ("1.36.2", True)])
+def test_models_come_from_an_image_where_kubernetes_can(kubernetes, taken):
+    done = helm("--set", "models.image=registry.example/models:1", kubernetes=kubernetes)
+    assert (done.returncode == 0) == taken, done.stderr
+    assert taken or f"ImageVolume; this is v{kubernetes}" in done.stderr
+    assert helm("--set", "models.claim=a", kubernetes=kubernetes).returncode == 0
+
+
 # The network.
 
 
