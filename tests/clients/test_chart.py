@@ -1,5 +1,6 @@
 """What the Helm chart makes of values, and which it refuses."""
 
+import re
 import subprocess
 
 import kubernetes_validate
@@ -60,6 +61,13 @@ def test_the_chart_passes_helms_own_linter():
      "autoscaling.minReplicas is 9, which is more than autoscaling.maxReplicas, 8"),
     (["models.claim=a", "ports.grpc=80"], "at '/ports/grpc': minimum: got 80, want 1,024"),
     (["models.claim=a", "gpu.count=1"], "additional properties 'gpu' not allowed"),
+    (["models.claim=a", "cache.size=10Pi"], "at '/cache/size': '10Pi' does not match pattern"),
+    (["models.url=s3://b/c", "config.cache_bytes=10737418241"], "cache.size is 10Gi, which is less than"),
+    (["models.claim=a", "config.graph_cache_bytes=10737418241"], "cache.size is 10Gi, which is less than"),
+    (["models.url=s3://b/c", "config.graph_cache_bytes=9663676416"],
+     "cache.size is 10Gi, of which config.graph_cache_bytes leaves nothing for models"),
+    (["models.claim=a", "config.max_uploaded_bytes=1073741825"],
+     "tmpSize is 1Gi, which is less than config.max_uploaded_bytes"),
 ])
 def test_values_that_contradict_each_other_are_refused(flags, said):
     done = helm(*(part for flag in flags for part in ["--set", flag]))
@@ -77,6 +85,48 @@ def test_models_come_from_an_image_where_kubernetes_can(kubernetes, taken):
     assert (done.returncode == 0) == taken, done.stderr
     assert taken or f"ImageVolume; this is v{kubernetes}" in done.stderr
     assert helm("--set", "models.claim=a", kubernetes=kubernetes).returncode == 0
+
+
+# Volumes.
+
+GIB = 2 ** 30
+
+
+@pytest.mark.parametrize("values, cache_bytes", [
+    (["models.url=s3://b/c"], 9 * GIB),
+    (["models.url=s3://b/c", "cache.size=5Gi"], 9 * GIB // 2),
+    (["models.url=s3://b/c", "cache.size=512Mi"], 512 * 2 ** 20 * 9 // 10),
+    (["models.url=s3://b/c", "cache.size=1.5G"], 1_350_000_000),
+    (["models.url=s3://b/c", "cache.size=1500M"], 1_350_000_000),
+    (["models.url=s3://b/c", "cache.size=2Ti"], 2 ** 41 * 9 // 10),
+    # What is compiled is kept there, too.
+    (["models.url=s3://b/c", "config.graph_cache_bytes=1073741824"], 8 * GIB),
+    # Somebody else's word, or nobody's.
+    (["models.url=s3://b/c", "config.cache_bytes=5"], 5),
+    (["models.url=s3://b/c", "cache.claim=kept"], None),
+    (["models.claim=a"], None),
+])
+def test_the_server_keeps_less_than_its_cache_holds(values, cache_bytes):
+    assert settings(made(*values)).get("cache_bytes") == cache_bytes
+
+
+@pytest.mark.parametrize("values, most", [
+    ([], GIB * 9 // 10),
+    (["tmpSize=20Gi"], 18 * GIB),
+    # The most that the server takes.
+    (["tmpSize=4Ti"], 1024 * GIB),
+    (["config.max_uploaded_bytes=0"], 0),
+])
+def test_the_server_takes_less_than_tmp_holds(values, most):
+    assert settings(made("models.claim=a", *values))["max_uploaded_bytes"] == most
+
+
+def settings(objects):
+    """The numbers of the server's file, which says nothing twice."""
+    [told] = objects["ConfigMap"]
+    found = re.findall(r"^(\w+) = (\d+)$", told["data"]["jitney.toml"], re.MULTILINE)
+    assert len(dict(found)) == len(found)
+    return {key: int(value) for key, value in found}
 
 
 # The network.
