@@ -52,8 +52,8 @@ def test_the_chart_passes_helms_own_linter():
     (["models.claim=a", "config.grpc_address=0.0.0.0:1"], "invalid propertyName 'grpc_address'"),
     (["models.claim=a", "config.tls_cert=/a"], "invalid propertyName 'tls_cert'"),
     (["models.claim=a", "tls.clientCa=true"], "at '/tls/secret'"),
-    (["models.claim=a", "disruption.minAvailable=1"],
-     "at '/disruption': maxProperties: got 2, want 1"),
+    (["models.claim=a", "disruption.minAvailable=1", "disruption.maxUnavailable=1"],
+     "disruption.minAvailable and disruption.maxUnavailable are both given"),
     (["models.claim=a", "strategy.maxSurge=0"],
      "at '/strategy/maxUnavailable': minimum: got 0, want 1"),
     (["models.claim=a", "autoscaling.kind=both"], "at '/autoscaling/kind'"),
@@ -85,6 +85,20 @@ def test_models_come_from_an_image_where_kubernetes_can(kubernetes, taken):
     assert (done.returncode == 0) == taken, done.stderr
     assert taken or f"ImageVolume; this is v{kubernetes}" in done.stderr
     assert helm("--set", "models.claim=a", kubernetes=kubernetes).returncode == 0
+
+
+@pytest.mark.parametrize("values, budget", [
+    ([], {"maxUnavailable": 1}),
+    (["disruption.minAvailable=3"], {"minAvailable": 3}),
+    (["disruption.minAvailable=0"], {"minAvailable": 0}),
+    (["disruption.maxUnavailable=0"], {"maxUnavailable": 0}),
+    (["disruption.maxUnavailable=25%"], {"maxUnavailable": "25%"}),
+    (["disruption.enabled=false"], None),
+])
+def test_a_disruption_budget_is_the_one_that_is_told(values, budget):
+    budgets = made("models.claim=a", *values).get("PodDisruptionBudget", [])
+    found = [{key: value for key, value in one["spec"].items() if key.startswith(("min", "max"))} for one in budgets]
+    assert found == ([budget] if budget else [])
 
 
 # Volumes.

@@ -6,7 +6,7 @@
 {{- mulf (trimSuffix $unit . | float64) (get $units $unit) | floor | int64 }}
 {{- end }}
 
-{{/* What may be kept in a volume of a size: a Pod is evicted when there is more in it, and there is more than what is counted. */}}
+{{/* What may be kept in a volume of a size: more evicts the Pod, and there is more in it than what is counted. */}}
 {{- define "jitney.most" -}}
 {{- div (mul (include "jitney.bytes" . | int64) 9) 10 }}
 {{- end }}
