@@ -256,6 +256,23 @@ def test_the_handbook_names_what_there_is():
         assert (ROOT / path).exists(), path
 
 
+def test_commands_find_what_was_installed():
+    pages = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ["operations", "security"])
+    commands = re.findall(r"(?:helm (?:install|upgrade|rollback)|kubectl (?:create|exec)) (?:[^`\n\\]|\\\n)+", pages)
+    assert len(commands) >= 5
+    for command in commands:
+        assert "--namespace jitney" in command
+
+
+def test_images_are_everywhere_as_large_as_they_were_measured():
+    handbook = (ROOT / "docs" / "operations.md").read_text()
+    [(own, whole)] = re.findall(r"^\| CPU \|.* Jitney ([\d.]+) \| ([\d.]+) \|$", handbook, re.MULTILINE)
+    readme, changes = (ROOT / "README.md").read_text(), (ROOT / "CHANGELOG.md").read_text()
+    assert f"an image of {float(whole):.0f} MB for CPUs" in readme
+    assert f"{float(own):.0f} MB are Jitney" in readme
+    assert f"Images for CPUs ({float(whole):.0f} MB)" in changes
+
+
 # The real server.
 
 
