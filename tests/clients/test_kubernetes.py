@@ -422,6 +422,9 @@ def test_kserves_server_takes_both_protocols_on_one_port(add, repository, tmp_pa
     [one] = runtime["spec"]["containers"]
     assert {f"--cache-dir={mount['mountPath']}" for mount in one["volumeMounts"]} & set(one["args"])
     assert {"--grpc-address=0.0.0.0:8080", "--http-address=0.0.0.0:8080"} <= set(one["args"])
+    # Files that come with loads lie in /tmp: by default up to 1 GiB, and a Pod with more in it than this is evicted.
+    [tmp] = [volume for volume in runtime["spec"]["volumes"] if volume["name"] == "tmp"]
+    assert tmp["emptyDir"]["sizeLimit"] == "2Gi"
     [port] = service["spec"]["predictor"]["model"]["ports"]
     assert {port["containerPort"], one["readinessProbe"]["httpGet"]["port"],
             int(runtime["spec"]["annotations"]["prometheus.kserve.io/port"])} == {8080}
