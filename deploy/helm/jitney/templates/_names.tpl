@@ -9,6 +9,11 @@ app.kubernetes.io/name: jitney
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* By this, beside the selector, the Service of metrics is found among the release's. */}}
+{{- define "jitney.metrics" -}}
+app.kubernetes.io/component: metrics
+{{- end }}
+
 {{- define "jitney.labels" -}}
 {{ include "jitney.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
