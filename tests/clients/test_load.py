@@ -29,6 +29,17 @@ def drawn(image, colour):
                if max(abs(one - other) for one, other in zip(seen, colour)) < 64)
 
 
+# What a cluster says of the Job each time that it is asked, as long as it has failed or has not.
+CONDITIONS = ["", "FailureTarget", "FailureTarget Failed"]
+KUBECTL = """#!/bin/sh
+echo "$*" >> calls
+case "$*" in
+*" get job"*) sed -n "$(grep -c ' get job' calls)p" conditions ;;
+*" logs "*) cat "pod-$(echo "$*" | sed 's/.*completion-index=\\([0-9]*\\).*/\\1/')" ;;
+esac
+"""
+
+
 def load(*arguments):
     done = subprocess.run(
         [LOAD, *arguments], capture_output=True, text=True, timeout=HANG, check=False)
@@ -45,6 +56,52 @@ def test_manifests_are_valid(documents):
     assert set(documents) == {"ConfigMap", "Job"}
     for document in documents.values():
         kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+def test_a_verdict_ends_no_generator_but_the_one_whose_it_is(documents):
+    job = documents["Job"]["spec"]
+    assert job["completionMode"] == "Indexed" and job["completions"] == job["parallelism"]
+    # Any limit of the whole Job would end those that still run.
+    assert job["backoffLimitPerIndex"] == 0
+    assert not {"backoffLimit", "maxFailedIndexes", "podFailurePolicy"} & set(job)
+
+
+def test_the_commands_of_the_job_wait_for_its_failure_too(documents, examples, tmp_path):
+    """As they stand in the manifest, with a cluster whose Job fails because one verdict is 1."""
+    comments = JOB.read_text().split("apiVersion", 1)[0]
+    commands = "\n".join(
+        line[6:] for line in comments.splitlines() if line.startswith("#     "))
+    count = documents["Job"]["spec"]["completions"]
+    for index in range(count):
+        scenario = tmp_path / f"{index}.toml"
+        # The last one asks what nobody can give.
+        scenario.write_text(
+            'max_lag_ms = 60000\n[[requests]]\nmodel = "digits"\n[[steps]]\narrivals = "constant"\n'
+            "rate = 50\nwarm_up_s = 0\nduration_s = 1\n"
+            f"slo = {{ min_goodput = {1e6 if index == count - 1 else 1} }}\n")
+        with (tmp_path / f"pod-{index}").open("w") as log:
+            done = subprocess.run(
+                [LOAD, "run", scenario, "--address", examples.address, "--json", "-"],
+                stdout=log, stderr=subprocess.STDOUT, timeout=HANG, check=False)
+        assert done.returncode == int(index == count - 1)
+    (tmp_path / "conditions").write_text("\n".join(CONDITIONS))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in [("kubectl", KUBECTL), ("sleep", "#!/bin/sh\n"),
+                       ("jitney-load", f'#!/bin/sh\nexec {LOAD} "$@"\n')]:
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    ended = subprocess.run(
+        ["sh", "-c", commands], cwd=tmp_path, capture_output=True, text=True, timeout=HANG,
+        check=False, env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"})
+    calls = (tmp_path / "calls").read_text().splitlines()
+    # In the namespace of the service, which pods look for by its name alone.
+    assert all(call.startswith("-n jitney ") for call in calls), calls
+    assert sum(" get job/" in call for call in calls) == len(CONDITIONS)
+    assert sum(" logs " in call for call in calls) == count
+    assert ended.returncode == 1, ended.stderr
+    assert "offered   200.0/s" in ended.stdout and "MISSED" in ended.stdout, ended.stdout
+    assert (tmp_path / "report.html").exists()
 
 
 def test_generators_of_the_job_become_one_report(documents, examples, tmp_path):
