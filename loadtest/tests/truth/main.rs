@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )] // all of this is a test
 
+mod cli;
 mod rest;
 mod scripted;
 
