@@ -147,6 +147,10 @@ def test_reports_are_what_the_schema_says(examples, tmp_path):
     [server] = step["server"]
     assert server["model"] == "digits" and server["requests"] == sum(
         second["outcomes"]["ok"] for second in step["seconds"])
+    load("report", report, report, "--json", tmp_path / "twice.json")
+    twice = json.loads((tmp_path / "twice.json").read_text())
+    jsonschema.validate(twice, SCHEMA)
+    assert len(twice["steps"][0]["generators"]) == 2
     both = ["--a", examples.address, "--b", examples.address]
     said = load("compare", scenario, *both, "--pairs", "6", "--json", report)
     compared = json.loads(report.read_text())
@@ -155,6 +159,21 @@ def test_reports_are_what_the_schema_says(examples, tmp_path):
     # All six turns of each.
     assert [step["seconds_measured"] for step in compared["steps"]] == [9, 9]
     assert said.count("p99") >= 3, said
+
+
+def test_a_report_of_a_search_is_what_the_schema_says(examples, tmp_path):
+    scenario = tmp_path / "scenario.toml"
+    # Nobody answers in a microsecond.
+    scenario.write_text(
+        'max_lag_ms = 60000\n[[requests]]\nmodel = "digits"\n[[steps]]\narrivals = "constant"\n'
+        "rate = 100\nwarm_up_s = 0\nduration_s = 1\n"
+        "slo = { percentile = 50, latency_ms = 0.001 }\n")
+    report = tmp_path / "report.json"
+    load("search", scenario, "--address", examples.address, "--json", report)
+    searched = json.loads(report.read_text())
+    jsonschema.validate(searched, SCHEMA)
+    assert searched["verdict"] == "missed"
+    assert searched["search"] == {"holds": None, "does_not_hold": 30.0}
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to look at the page")
