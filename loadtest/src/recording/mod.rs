@@ -406,7 +406,7 @@ mod tests {
             let seen = recording.quantile_of_all(0.5).unwrap();
             assert!(near(seen, 0.6), "{ending:?}: {seen:?}");
             assert_eq!(recording.quantile_of_all(0.91), None, "{ending:?}");
-            // Counted once each, however long their answers took.
+            // However soon their answers came.
             for (bound, over) in [(50, 10_000), (2_000, 1_000)] {
                 assert_eq!(recording.over(bound * MILLISECOND), over, "{ending:?}");
             }
