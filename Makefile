@@ -64,7 +64,7 @@ test: setup venv venv-kserve venv-perf helm minilm silero ## Run every test: the
 .PHONY: test-gpu
 test-gpu: setup ## Run everything real on this machine's GPU, and write a report
 	@cargo build --release --locked -p jitney -p jitney-load
-	@$(PYTHON) tests/gpu/run.py
+	@$(PYTHON) tests/gpu/run.py --programs $(TARGET)/release
 
 .PHONY: providers
 providers: tools ## Fetch ONNX Runtime's CUDA and TensorRT providers (256 MB), whose options tests then try

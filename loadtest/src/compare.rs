@@ -20,7 +20,7 @@ pub const FEWEST_PAIRS: usize = FEWEST;
 pub enum Metric {
     /// Good answers a second.
     Rate,
-    /// Latency that half of all requests did not exceed.
+    /// Latency that half of all requests did not exceed; what got no good answer exceeds any.
     P50,
     /// Nine in ten.
     P90,
@@ -33,7 +33,7 @@ impl Metric {
     pub const ALL: [Self; 4] = [Self::Rate, Self::P50, Self::P90, Self::P99];
 
     fn of(self, recording: &Recording) -> f64 {
-        // A server that fails quickly is not fast.
+        // A server that fails quickly is not fast, nor one whose answers are wrong or of no use any more.
         let quantile = |share| {
             let latency = recording.quantile_of_all(share);
             latency.map_or(f64::NAN, |latency| latency.as_secs_f64())
@@ -83,7 +83,7 @@ pub enum Call {
 
 /// Compares turns of A with turns of B, the first with the first and so on; differences below
 /// `matters`, a share, are not called. None with fewer than [`FEWEST_PAIRS`], or if so many requests
-/// failed that a percentile has no bound.
+/// got no good answer that a percentile has no bound.
 pub fn compare(
     turns: &[(Recording, Recording)],
     matters: f64,
@@ -290,14 +290,12 @@ mod tests {
         use crate::outcome::Outcome;
         use crate::recording::{Recorder, Sample};
         use std::time::Duration;
-        let turn = |fails: bool| {
+        let turn = |fails: Option<Outcome>| {
             let mut recorder = Recorder::new(Duration::ZERO, Duration::from_secs(1));
             for number in 0..1_000 {
                 let intended = Duration::from_millis(number);
-                let outcome = match fails && number % 10 == 0 {
-                    true => Outcome::Failed(tonic::Code::Unavailable),
-                    false => Outcome::Ok,
-                };
+                let outcome = fails.filter(|_| number % 10 == 0);
+                let outcome = outcome.unwrap_or(Outcome::Ok);
                 recorder.add(&Sample {
                     intended,
                     sent: intended,
@@ -307,11 +305,14 @@ mod tests {
             }
             recorder.finish(&crate::blows::Blows::none())
         };
-        let (sound, failing) = (turn(false), turn(true));
-        assert!(Metric::Rate.of(&failing) < 0.95 * Metric::Rate.of(&sound));
-        assert!(Metric::P50.of(&failing) > Metric::P50.of(&sound));
-        assert!(Metric::P99.of(&failing).is_nan());
-        let turns = vec![(sound, failing); 6];
-        assert!(compare(&turns, 0.02, 1).is_none());
+        let refused = Outcome::Failed(tonic::Code::Unavailable);
+        for ending in [refused, Outcome::Late, Outcome::Wrong] {
+            let (sound, failing) = (turn(None), turn(Some(ending)));
+            assert!(Metric::Rate.of(&failing) < 0.95 * Metric::Rate.of(&sound));
+            assert!(Metric::P50.of(&failing) > Metric::P50.of(&sound));
+            assert!(Metric::P99.of(&failing).is_nan(), "{ending:?}");
+            let turns = vec![(sound, failing); 6];
+            assert!(compare(&turns, 0.02, 1).is_none());
+        }
     }
 }

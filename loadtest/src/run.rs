@@ -90,6 +90,7 @@ impl Session {
             environment: self.environment(name),
             steps,
             comparisons: Vec::new(),
+            found: None,
         })
     }
 

@@ -1,6 +1,9 @@
 //! The largest rate at which what is asked holds: bracketed by doubling, then halved on a logarithmic
 //! scale. Pure: it is told how a rate turned out, and says which one to try next.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::confidence::{Known, is_below};
 use crate::recording::Recording;
 use crate::slo::Slo;
@@ -27,6 +30,7 @@ pub struct Search {
     /// The smallest rate that did not.
     failed: Option<f64>,
     next: f64,
+    least: f64,
     precision: f64,
     tries: usize,
 }
@@ -42,17 +46,45 @@ pub enum Found {
     Everything(f64),
 }
 
+impl fmt::Display for Found {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing(rate) => write!(formatter, "not even {rate:.1} requests a second hold"),
+            Self::Everything(rate) => write!(formatter, "every rate up to {rate:.1} holds"),
+            Self::Between(held, failed) => {
+                write!(
+                    formatter,
+                    "{held:.1} requests a second hold, {failed:.1} do not"
+                )
+            }
+        }
+    }
+}
+
 /// No search tries more rates.
 const MOST_TRIES: usize = 40;
+/// How often a rate is run at most until it is known whether it holds.
+pub const MOST_RUNS: usize = 3;
+/// Fewer requests in a run tell nothing, and bursts leave whole runs without one.
+const FEWEST_REQUESTS: f64 = 30.0;
+
+/// The least rate at which runs of this length tell whether such a share of requests keeps a bound: all of
+/// them together have one request that may break it.
+pub fn least_rate(share: f64, duration: Duration) -> f64 {
+    let one = 1.0 / (1.0 - share) / MOST_RUNS as f64;
+    one.max(FEWEST_REQUESTS) / duration.as_secs_f64()
+}
 
 impl Search {
     /// A search that begins at a rate and ends when the one that holds and the one that does not are
-    /// apart by less than this part of themselves.
-    pub fn new(start: f64, precision: f64) -> Self {
+    /// apart by less than this part of themselves. If none holds it goes down to `least`, and never
+    /// below it but for a start that is.
+    pub fn new(start: f64, least: f64, precision: f64) -> Self {
         Self {
             held: None,
             failed: None,
             next: start,
+            least,
             precision,
             tries: 0,
         }
@@ -72,7 +104,8 @@ impl Search {
         }
         match (self.held, self.failed) {
             (Some(held), None) => self.next = held * 2.0,
-            (None, Some(failed)) => self.next = failed / 2.0,
+            (None, Some(failed)) if failed <= self.least => return Some(Found::Nothing(failed)),
+            (None, Some(failed)) => self.next = (failed / 2.0).max(self.least),
             (Some(held), Some(failed)) => {
                 if failed / held <= 1.0 + self.precision {
                     return Some(Found::Between(held, failed));
@@ -94,8 +127,6 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::arrivals::{Process, Profile, Schedule};
     use crate::blows::Blows;
@@ -103,7 +134,7 @@ mod tests {
     use crate::recording::{Recorder, Sample};
 
     fn searched(start: f64, holds: impl Fn(f64) -> bool) -> Found {
-        let mut search = Search::new(start, 0.02);
+        let mut search = Search::new(start, 0.3, 0.02);
         loop {
             let rate = search.rate();
             if let Some(found) = search.tell(holds(rate)) {
@@ -193,6 +224,26 @@ mod tests {
     #[test]
     fn without_a_capacity_it_ends_too() {
         assert!(matches!(searched(1.0, |_| true), Found::Everything(_)));
-        assert!(matches!(searched(1.0, |_| false), Found::Nothing(_)));
+    }
+
+    #[test]
+    fn where_nothing_holds_the_least_rate_is_the_last() {
+        assert_eq!(searched(1.0, |_| false), Found::Nothing(0.3));
+        assert_eq!(searched(1e6, |_| false), Found::Nothing(0.3));
+        // Who begins below it is told of what was asked for.
+        assert_eq!(searched(0.1, |_| false), Found::Nothing(0.1));
+        assert!(matches!(
+            searched(0.1, |rate| rate < 0.2),
+            Found::Between(..)
+        ));
+    }
+
+    #[test]
+    fn the_least_rate_sends_enough_to_tell() {
+        let ten = Duration::from_secs(10);
+        for (share, sent) in [(0.5, 30.0), (0.99, 100.0 / 3.0), (0.999, 1_000.0 / 3.0)] {
+            let least = least_rate(share, ten);
+            assert!((least * 10.0 - sent).abs() < 1e-6, "{share}: {least}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A server that is started for a run, stopped and started again in it, and killed when it is over.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -54,7 +55,7 @@ impl Running {
                     started: None,
                 });
             }
-            Server::Start(command) => with_port(command)?,
+            Server::Start(command) => with_port(&with_programs(command)?)?,
         };
         let (child, address) = start(&command).await?;
         Ok(Self {
@@ -133,6 +134,20 @@ async fn stop(child: &mut Child, end: End) -> anyhow::Result<()> {
     let ended = tokio::time::timeout(STOP, child.wait()).await;
     ended.with_context(|| format!("the server did not end within {STOP:?}"))??;
     Ok(())
+}
+
+/// The command with the folder that this program is in where it asks for it: a server that was built
+/// together with it lies there, wherever that is.
+fn with_programs(command: &[String]) -> anyhow::Result<Vec<String>> {
+    const PROGRAMS: &str = "{programs}";
+    if !command.iter().any(|word| word.contains(PROGRAMS)) {
+        return Ok(command.to_vec());
+    }
+    let own = std::env::current_exe().context("it cannot be told where this program is")?;
+    let folder = own.parent().and_then(Path::to_str);
+    let folder = folder.with_context(|| format!("{} has no folder with a name", own.display()))?;
+    let words = command.iter().map(|word| word.replace(PROGRAMS, folder));
+    Ok(words.collect())
 }
 
 /// The command with a free port where it leaves one open.

@@ -41,7 +41,7 @@ pub struct Growth {
     pub descriptors: Option<f64>,
     /// Threads.
     pub threads: Option<f64>,
-    /// The median of each second's latencies.
+    /// The median latency of each second's answers, good or not: what comes late is not to hide growth.
     pub latency: Option<f64>,
 }
 
@@ -141,6 +141,18 @@ impl Slo {
         }
     }
 
+    /// Whether both ask the same but for what adds up.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let asks = |slo: &Self| (slo.min_goodput.is_some(), slo.max_late.is_some());
+        let same = Self {
+            min_goodput: self.min_goodput,
+            max_late: self.max_late,
+            max_wrong: self.max_wrong,
+            ..other.clone()
+        };
+        asks(self) == asks(other) && *self == same
+    }
+
     /// How each thing that was asked turned out.
     pub fn judge(&self, recording: &Recording, usage: &[(f64, Usage)]) -> Vec<Finding> {
         let outcomes = &recording.outcomes;
@@ -217,19 +229,24 @@ fn recovery(recording: &Recording, most: Duration) -> Finding {
     }
 }
 
+/// What got no good answer took longer than any bound: in what is told, in the verdict, and in how sure it is.
 fn latency(recording: &Recording, share: f64, bound: Duration) -> Finding {
     let seen = recording.quantile_of_all(share);
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let percent = share * 1e2;
-    let seen_text = seen.map_or("no bound at all".to_owned(), |seen| {
-        format!("{:.2} ms", milliseconds(seen))
-    });
+    let told = match seen {
+        None => format!("fewer than {percent} % of requests were answered well"),
+        Some(seen) => format!(
+            "{percent} % of requests answered well within {:.2} ms",
+            milliseconds(seen)
+        ),
+    };
     let met = seen.is_some_and(|seen| seen <= bound);
     let (holds, fails) = sureness(share, recording.outcomes.all(), recording.over(bound));
     let sure = 1e2 * if met { holds } else { fails };
     Finding {
         text: format!(
-            "{percent} % of requests within {seen_text}, {:.2} ms asked ({} % sure)",
+            "{told}, {:.2} ms asked ({} % sure)",
             milliseconds(bound),
             floored(sure)
         ),
@@ -245,7 +262,52 @@ fn floored(percent: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::Recorder;
+    use crate::outcome::Outcome;
+    use crate::recording::{Recorder, Sample};
+
+    /// 200 requests that are all answered after 5 ms, of which so many end otherwise than well.
+    fn quick(ending: Outcome, unwell: u64) -> Recording {
+        let mut recorder = Recorder::new(Duration::ZERO, Duration::from_secs(1));
+        for number in 0..200 {
+            let intended = Duration::from_millis(number);
+            recorder.add(&Sample {
+                intended,
+                sent: intended,
+                ended: intended + Duration::from_millis(5),
+                outcome: if number < unwell { ending } else { Outcome::Ok },
+            });
+        }
+        recorder.finish(&crate::blows::Blows::none())
+    }
+
+    #[test]
+    fn quick_answers_that_are_of_no_use_keep_no_bound() {
+        let bound = Duration::from_millis(500);
+        for ending in [Outcome::Late, Outcome::Wrong, Outcome::Skipped] {
+            let none = latency(&quick(ending, 200), 0.99, bound);
+            assert_eq!(
+                none.to_string(),
+                "MISSED: fewer than 99 % of requests were answered well, 500.00 ms asked (99.99 % sure)"
+            );
+            // Two of two hundred may, and no more.
+            let few = latency(&quick(ending, 2), 0.99, bound);
+            assert!(few.met && few.text.contains("within 5.0"), "{few}");
+            assert!(!latency(&quick(ending, 3), 0.99, bound).met);
+        }
+    }
+
+    #[test]
+    fn it_is_as_sure_as_the_count_of_good_answers_makes_it() {
+        let bound = Duration::from_millis(500);
+        let said = |unwell| latency(&quick(Outcome::Late, unwell), 0.9, bound).text;
+        // One in ten of two hundred would be twenty.
+        for (unwell, holds) in [(0, true), (10, true), (30, false), (60, false)] {
+            let (met, missed) = sureness(0.9, 200, unwell);
+            let sure = floored(1e2 * if holds { met } else { missed });
+            let text = said(unwell);
+            assert!(text.ends_with(&format!("({sure} % sure)")), "{text}");
+        }
+    }
 
     #[test]
     fn a_short_look_rules_out_little() {

@@ -70,7 +70,10 @@ impl Compare {
             .map(|(a, b)| (a.recording.clone(), b.recording.clone()))
             .collect();
         let Some(comparisons) = compare(&recordings, self.matters, scenario.seed) else {
-            bail!("the turns cannot be compared: in one too many requests had no answer");
+            bail!(
+                "the turns cannot be compared: in one of them more than 1 % of the requests got no good \
+                 answer, so that its 99th percentile has no bound"
+            );
         };
         let (all_a, all_b) = turns.into_iter().unzip();
         let report = Report {
@@ -80,6 +83,7 @@ impl Compare {
                 together(all_b, b.session.scenario().max_lag)?,
             ],
             comparisons,
+            found: None,
         };
         self.written.show(&report)
     }
@@ -112,7 +116,7 @@ impl Side {
         let turn = run?;
         let recording = &turn.recording;
         eprintln!(
-            "{} {number}: {:.1} answers/s, p50 {:.3} ms, p99 {:.3} ms",
+            "{} {number}: {:.1} answers/s, p50 of them {:.3} ms, p99 {:.3} ms",
             self.name,
             recording.rate(),
             recording.quantile(0.5).as_secs_f64() * 1e3,

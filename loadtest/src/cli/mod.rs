@@ -43,10 +43,10 @@ struct Written {
     /// Write the report there, as JSON on one line; `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the report there, as a page that needs nothing else.
+    /// Write the report there, as a page that needs nothing else; `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write each step's latencies there, as NAME.hgrm for the tools of HdrHistogram.
+    /// Write the latencies of each step's answers there, as NAME.hgrm for the tools of HdrHistogram.
     #[arg(long, value_name = "FOLDER")]
     hgrm: Option<PathBuf>,
 }
@@ -71,13 +71,18 @@ impl Written {
     /// Writes the report where it is wanted and shows it at the terminal.
     fn show(&self, report: &Report) -> anyhow::Result<Verdict> {
         self.write(report)?;
-        let summary = terminal::summary(report);
-        // Whoever reads the one is not to find the other in it.
-        match self.json.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
-            true => eprint!("{summary}"),
-            false => print!("{summary}"),
-        }
+        self.say(&terminal::summary(report));
         Ok(report.verdict())
+    }
+
+    /// Tells whoever sits at the terminal: at the standard output, unless a report goes there. Whoever
+    /// reads the one is not to find the other in it.
+    fn say(&self, text: &str) {
+        let mut files = [&self.json, &self.html].into_iter();
+        match files.any(|file| is_standard_output(file.as_deref())) {
+            true => eprint!("{text}"),
+            false => print!("{text}"),
+        }
     }
 
     fn write(&self, report: &Report) -> anyhow::Result<()> {
@@ -86,7 +91,7 @@ impl Written {
             (&self.html, write_html(report)),
         ];
         for (file, text) in written {
-            if file.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
+            if is_standard_output(file.as_deref()) {
                 print!("{text}");
             } else if let Some(file) = file {
                 let done = fs::write(file, text);
@@ -98,6 +103,10 @@ impl Written {
         }
         Ok(())
     }
+}
+
+fn is_standard_output(file: Option<&Path>) -> bool {
+    file == Some(Path::new(STANDARD_OUTPUT))
 }
 
 fn write_histograms(report: &Report, folder: &Path) -> anyhow::Result<()> {

@@ -43,6 +43,7 @@ impl Run {
             environment: session.environment(&name),
             steps,
             comparisons: Vec::new(),
+            found: None,
         })
     }
 }

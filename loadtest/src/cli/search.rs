@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use jitney_load::arrivals::{Arrivals, Profile, Schedule};
 use jitney_load::confidence::{Known, interval, queries_for};
 use jitney_load::report::{Report, StepReport, Verdict, terminal};
 use jitney_load::scenario::Step;
-use jitney_load::search::{Found, Search as Rates, bad, holds};
+use jitney_load::search::{Found, MOST_RUNS, Search as Rates, bad, holds, least_rate};
 use jitney_load::{Recording, Session};
 
 use super::{Written, only_step, read, watch};
@@ -17,7 +17,9 @@ use super::{Written, only_step, read, watch};
 ///
 /// Rates are doubled or halved until one holds and one does not, then closed in on. A rate holds if
 /// with 95 % confidence no larger share of requests fails or is too slow than the percentile allows;
-/// where that cannot be told the rate is run again, three times in all.
+/// where that cannot be told the rate is run again, three times in all. No rate is tried at which a run
+/// sends fewer than 30 requests, or three runs fewer than it takes for one to be too slow: if the least
+/// does not hold either, the exit code is 1.
 #[derive(Debug, Args)]
 pub(super) struct Search {
     /// The scenario, a TOML file with one step, whose arrivals are open and which asks for a
@@ -36,8 +38,6 @@ pub(super) struct Search {
     written: Written,
 }
 
-const MOST_RUNS: usize = 3;
-
 impl Search {
     pub(super) async fn run(self) -> anyhow::Result<Verdict> {
         let session = Session::open(read(&self.scenario, self.address.as_deref())?).await?;
@@ -48,7 +48,13 @@ impl Search {
         let Some((percentile, _)) = template.slo.latency else {
             bail!("a search needs slo.latency_ms, the latency that a percentile must keep");
         };
-        let mut search = Rates::new(self.from.unwrap_or(profile.rate(0.0)), self.precision);
+        let least = least_rate(percentile, template.duration);
+        let start = self.from.unwrap_or(profile.rate(0.0).max(least));
+        ensure!(
+            start > 0.0 && start.is_finite(),
+            "--from {start} is no rate"
+        );
+        let mut search = Rates::new(start, least, self.precision);
         let mut steps = Vec::new();
         let found = loop {
             let rate = search.rate();
@@ -72,30 +78,30 @@ impl Search {
             environment: session.environment(&self.scenario.display().to_string()),
             steps,
             comparisons: Vec::new(),
+            found,
         };
         self.written.write(&report)?;
-        Ok(verdict(found, percentile))
+        self.written.say(&said(found, percentile, &template));
+        Ok(report.verdict())
     }
 }
 
-fn verdict(found: Option<Found>, percentile: f64) -> Verdict {
-    match found {
-        None => {
-            println!("no rate was found: the generator lagged");
-            return Verdict::Invalid;
-        }
-        Some(Found::Nothing(rate)) => println!("not even {rate:.1} requests a second hold"),
-        Some(Found::Everything(rate)) => println!("every rate up to {rate:.1} holds"),
-        Some(Found::Between(held, failed)) => {
-            println!("{held:.1} requests a second hold, {failed:.1} do not");
-        }
-    }
-    let needed = queries_for(percentile);
-    println!("(for a statement of 99 % confidence a rate has to be run for {needed} requests)");
-    match found {
-        Some(Found::Nothing(_)) => Verdict::Missed,
-        _ => Verdict::Met,
-    }
+/// What was found, in words.
+fn said(found: Option<Found>, percentile: f64, step: &Step) -> String {
+    let Some(found) = found else {
+        return "no rate was found: the generator lagged\n".to_owned();
+    };
+    let about = match found {
+        Found::Nothing(_) => format!(
+            "at lower rates a run of {:?} sends too few to tell: lengthen duration_s to try them",
+            step.duration
+        ),
+        Found::Between(..) | Found::Everything(_) => format!(
+            "for a statement of 99 % confidence a rate has to be run for {} requests",
+            queries_for(percentile)
+        ),
+    };
+    format!("{found}\n({about})\n")
 }
 
 /// Runs a rate until it is known whether it holds.
@@ -113,7 +119,7 @@ async fn probe(session: &Session, step: &Step) -> anyhow::Result<(StepReport, bo
             }
         };
         let known = holds(&tried.recording, &step.slo);
-        eprintln!("{}: {}", step.name, said(&tried.recording, step, known));
+        eprintln!("{}: {}", step.name, seen(&tried.recording, step, known));
         if known != Known::Open || tried.invalid.is_some() {
             break;
         }
@@ -129,7 +135,7 @@ async fn probe(session: &Session, step: &Step) -> anyhow::Result<(StepReport, bo
     Ok((tried, held))
 }
 
-fn said(recording: &Recording, step: &Step, known: Known) -> String {
+fn seen(recording: &Recording, step: &Step, known: Known) -> String {
     let (low, high) = interval(bad(recording, &step.slo), recording.outcomes.all());
     let word = match known {
         Known::Below => "holds",

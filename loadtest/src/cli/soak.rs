@@ -55,6 +55,7 @@ impl Soak {
             environment: session.environment(&self.scenario.display().to_string()),
             steps: vec![run?],
             comparisons: Vec::new(),
+            found: None,
         })
     }
 }

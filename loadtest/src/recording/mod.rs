@@ -1,12 +1,14 @@
 //! What a run showed: latencies and outcomes, over the whole run and by second.
 
 mod latencies;
+mod measured;
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 pub use latencies::Latencies;
+pub(crate) use measured::Measured;
 
 use crate::blows::{Blows, Recovery};
 use crate::outcome::{Outcome, Outcomes};
@@ -25,7 +27,7 @@ pub(crate) struct Sample {
 /// What a run showed.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// The time that counts, after the warm-up.
+    /// The time that counts, after the warm-up; of several generators the longest.
     pub elapsed: Duration,
     /// Requests meant to be sent in that time, by how they ended.
     pub outcomes: Outcomes,
@@ -33,9 +35,14 @@ pub struct Recording {
     pub answers: u64,
     /// Those of them that were in time and right.
     pub good_answers: u64,
-    /// From the moment a request was meant to be sent to its answer, in nanoseconds. Requests
-    /// without an answer are not in it; see [`Recording::quantile_of_all`].
+    /// What each generator measured, if these figures are those of several.
+    pub(crate) beside: Vec<Measured>,
+    /// From the moment a request was meant to be sent to its answer, in nanoseconds: of all answers,
+    /// those that were late or wrong as well. Requests without an answer are not in it.
     pub latency: Histogram<u64>,
+    /// The same of the good answers alone. What is judged is this, with all other requests taking
+    /// longer than any bound; see [`Recording::quantile_of_all`].
+    pub good_latency: Histogram<u64>,
     /// From the moment it was really sent.
     pub service: Histogram<u64>,
     /// From the one to the other: the generator's own delay.
@@ -51,7 +58,7 @@ pub struct Recording {
 pub struct Second {
     /// Requests meant to be sent in it, by how they ended.
     pub outcomes: Outcomes,
-    /// Their latencies.
+    /// The latencies of their answers.
     pub latency: Latencies,
 }
 
@@ -148,7 +155,9 @@ impl Recording {
             outcomes: Outcomes::default(),
             answers: 0,
             good_answers: 0,
+            beside: Vec::new(),
             latency: histogram(),
+            good_latency: histogram(),
             service: histogram(),
             lag: histogram(),
             seconds: Vec::new(),
@@ -172,17 +181,20 @@ impl Recording {
         if sample.outcome != Outcome::Skipped {
             put(&mut self.lag, sample.sent.saturating_sub(sample.intended));
         }
+        let latency = sample.ended.saturating_sub(sample.intended);
         if answered {
-            put(
-                &mut self.latency,
-                sample.ended.saturating_sub(sample.intended),
-            );
+            put(&mut self.latency, latency);
             put(&mut self.service, sample.ended.saturating_sub(sample.sent));
+        }
+        if sample.outcome == Outcome::Ok {
+            put(&mut self.good_latency, latency);
         }
     }
 
     /// Puts the figures of another generator at the same time to these.
     pub fn merge(&mut self, other: &Self) {
+        self.beside = [self.measured(), other.measured()].concat();
+        self.elapsed = self.elapsed.max(other.elapsed);
         self.add_all(other);
         for (index, second) in other.seconds.iter().enumerate() {
             match self.seconds.get_mut(index) {
@@ -192,7 +204,7 @@ impl Recording {
         }
     }
 
-    /// Puts what was measured after these figures to them.
+    /// Puts what the same generator measured after these figures to them.
     pub fn append(&mut self, later: &Self) {
         self.add_all(later);
         self.elapsed += later.elapsed;
@@ -204,24 +216,38 @@ impl Recording {
         self.recoveries.extend(&other.recoveries);
         self.answers += other.answers;
         self.good_answers += other.good_answers;
-        let own = [&mut self.latency, &mut self.service, &mut self.lag];
-        for (own, other) in own
-            .into_iter()
-            .zip([&other.latency, &other.service, &other.lag])
-        {
+        for (own, other) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.good_latency, &other.good_latency),
+            (&mut self.service, &other.service),
+            (&mut self.lag, &other.lag),
+        ] {
             // Both have the same bounds.
             let _ = own.add(other);
         }
     }
 
-    /// Answers a second.
+    /// What each generator measured.
+    pub(crate) fn measured(&self) -> Vec<Measured> {
+        if !self.beside.is_empty() {
+            return self.beside.clone();
+        }
+        vec![Measured {
+            elapsed: self.elapsed,
+            answers: self.answers,
+            good_answers: self.good_answers,
+        }]
+    }
+
+    /// Answers a second. Generators that stopped at different times each count for as long as they
+    /// drove the server.
     pub fn rate(&self) -> f64 {
-        self.answers as f64 / self.elapsed.as_secs_f64()
+        self.measured().iter().map(Measured::rate).sum()
     }
 
     /// Answers a second that were in time and right.
     pub fn goodput(&self) -> f64 {
-        self.good_answers as f64 / self.elapsed.as_secs_f64()
+        self.measured().iter().map(Measured::goodput).sum()
     }
 
     /// The latency that this share of the answers did not exceed.
@@ -229,22 +255,31 @@ impl Recording {
         Duration::from_nanos(self.latency.value_at_quantile(share))
     }
 
-    /// Requests that were not answered well within this time.
+    /// Requests that were not answered well within this time. What is known to three digits alone, and
+    /// may be beyond it, is.
     pub fn over(&self, bound: Duration) -> u64 {
-        let bound = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
-        let within = self.latency.count_between(0, bound);
-        let unwell = self.outcomes.late + self.outcomes.wrong;
-        let all = self.outcomes.all();
-        all - within.saturating_sub(unwell).min(all)
+        let bound = nanoseconds(bound);
+        let known = self.good_latency.iter_recorded();
+        let within = known
+            .take_while(|one| one.value_iterated_to() <= bound)
+            .map(|one| one.count_at_value());
+        self.outcomes.all().saturating_sub(within.sum())
     }
 
-    /// The latency that this share of all requests did not exceed, where one that failed took for
-    /// ever; none if too many did.
+    /// The latency that this share of all requests did not exceed, where one that got no good answer
+    /// took for ever; none if too many did. Keeps a bound if and only if [`Recording::over`] counts no
+    /// more than the share leaves.
     pub fn quantile_of_all(&self, share: f64) -> Option<Duration> {
-        let all = self.outcomes.all() as f64;
-        let answered = self.latency.len() as f64;
-        let share = share * all / answered;
-        (share <= 1.0).then(|| self.quantile(share))
+        // 0.07 * 100 is a little more than 7, and means 7.
+        let wanted = (share * self.outcomes.all() as f64 * (1.0 - 4.0 * f64::EPSILON)).ceil();
+        let wanted = (wanted as u64).max(1);
+        let mut seen = 0;
+        let mut known = self.good_latency.iter_recorded();
+        let reached = known.find(|one| {
+            seen += one.count_at_value();
+            seen >= wanted
+        });
+        reached.map(|one| Duration::from_nanos(one.value_iterated_to()))
     }
 }
 
@@ -358,6 +393,42 @@ mod tests {
         assert!(recording.quantile_of_all(0.89).is_some());
         assert_eq!(recording.quantile_of_all(0.91), None);
         assert!((recording.outcomes.ok_share() - 0.9).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_gets_no_good_answer_takes_for_ever() {
+        // One in ten, and those the quickest of all.
+        for ending in [Outcome::Late, Outcome::Wrong, Outcome::Missing] {
+            let recording = recorded(|number| match number % 1_000 {
+                0..100 => ending,
+                _ => Outcome::Ok,
+            });
+            let seen = recording.quantile_of_all(0.5).unwrap();
+            assert!(near(seen, 0.6), "{ending:?}: {seen:?}");
+            assert_eq!(recording.quantile_of_all(0.91), None, "{ending:?}");
+            // However soon their answers came.
+            for (bound, over) in [(50, 10_000), (2_000, 1_000)] {
+                assert_eq!(recording.over(bound * MILLISECOND), over, "{ending:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_percentile_keeps_a_bound_if_no_more_are_over_it_than_it_leaves() {
+        let recording = recorded(|number| match number % 7 {
+            3 => Outcome::Late,
+            _ => Outcome::Ok,
+        });
+        for share in [0.07, 0.5, 0.8, 0.857, 0.9] {
+            let left = 10_000 - (share * 10_000.0_f64).round() as u64;
+            let seen = recording.quantile_of_all(share);
+            let near = seen.map_or(500_000, |seen| seen.as_micros() as u32);
+            for bound in near.saturating_sub(2_000)..near + 2_000 {
+                let bound = Duration::from_micros(bound.into());
+                let keeps = seen.is_some_and(|seen| seen <= bound);
+                assert_eq!(keeps, recording.over(bound) <= left, "{share}, {bound:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Report, StepReport, Verdict};
 use crate::counted::Counted;
-use crate::recording::Progress;
+use crate::recording::{Progress, Recording};
 
 /// Tells how a step goes, which warms up for so long and then lasts so long. On a terminal the line is
 /// written again each second; elsewhere there is one every ten seconds.
@@ -48,7 +48,7 @@ fn line(step: &str, warm_up: Duration, whole: Duration, progress: &Progress) -> 
         false => "",
     };
     format!(
-        "{step} {} {:.0} of {:.0} s{warming}  {:.0}/s  p50 {}  p99 {}  not ok {}",
+        "{step} {} {:.0} of {:.0} s{warming}  {:.0}/s  answers' p50 {}  p99 {}  not ok {}",
         bar(progress.elapsed, whole),
         progress.elapsed.as_secs_f64(),
         whole.as_secs_f64(),
@@ -79,7 +79,7 @@ pub fn step_line(step: &StepReport) -> String {
         (None, false) => "MISSED",
     };
     format!(
-        "{}: {verdict}, {:.1}/s in time and right, p50 {}, p99 {}, {} not ok",
+        "{}: {verdict}, {:.1}/s in time and right, answers' p50 {}, p99 {}, {} not ok",
         step.name,
         recording.goodput(),
         time(recording.latency.value_at_quantile(0.5)),
@@ -95,6 +95,9 @@ pub fn summary(report: &Report) -> String {
         text += &step_summary(step);
     }
     text.push('\n');
+    if let Some(found) = &report.found {
+        let _ = writeln!(text, "{found}");
+    }
     for comparison in &report.comparisons {
         let _ = writeln!(text, "{comparison}");
     }
@@ -128,12 +131,13 @@ fn step_summary(step: &StepReport) -> String {
     put(
         "latency",
         format!(
-            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}  {}",
             at(0.5),
             at(0.9),
             at(0.99),
             at(0.999),
-            time(recording.latency.max())
+            time(recording.latency.max()),
+            of_answers(recording)
         ),
     );
     let service = |share| time(recording.service.value_at_quantile(share));
@@ -152,6 +156,15 @@ fn step_summary(step: &StepReport) -> String {
         put("INVALID", reason.clone());
     }
     text
+}
+
+/// Of what the latencies are: not of requests, some of which may have got no answer or none of use.
+fn of_answers(recording: &Recording) -> String {
+    let (all, good) = (recording.latency.len(), recording.good_latency.len());
+    match all == good {
+        true => format!("(of {all} answers)"),
+        false => format!("(of {all} answers, {} of them late or wrong)", all - good),
+    }
 }
 
 /// What the server counted of a model, in words.
@@ -217,7 +230,7 @@ mod tests {
         };
         assert_eq!(
             line("steady", 2 * second, 10 * second, &progress(second)),
-            "steady [==                  ] 1 of 10 s, warming up  100/s  p50 -  p99 -  not ok 10"
+            "steady [==                  ] 1 of 10 s, warming up  100/s  answers' p50 -  p99 -  not ok 10"
         );
         let line = line("steady", 2 * second, 10 * second, &progress(11 * second));
         assert!(

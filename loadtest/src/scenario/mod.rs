@@ -69,7 +69,8 @@ pub enum Server {
     /// One that runs, such as `127.0.0.1:8001`.
     At(String),
     /// One that is started for the run: a command that prints `gRPC on HOST:PORT` and then `ready`.
-    /// `{port}` in it stands for a free port, the same each time.
+    /// `{port}` in it stands for a free port, the same each time, and `{programs}` for the folder that
+    /// this program is in.
     Start(Vec<String>),
 }
 

@@ -19,12 +19,12 @@ const LENGTH: &str = "inference-header-content-length";
 
 /// What the server doubles by; requests whose id is a multiple of the second number are refused.
 #[derive(Clone, Copy)]
-struct Doubler {
-    factor: f32,
-    refuses: Option<u64>,
+pub(crate) struct Doubler {
+    pub(crate) factor: f32,
+    pub(crate) refuses: Option<u64>,
 }
 
-async fn start(doubler: Doubler) -> String {
+pub(crate) async fn start(doubler: Doubler) -> String {
     let about = || async { Json(json!({ "name": "doubler", "version": "1" })) };
     let tensor = |name: &str| json!([{ "name": name, "datatype": "FP32", "shape": [-1, 3] }]);
     let model = Json(json!({ "name": "a b", "inputs": tensor("x"), "outputs": tensor("y") }));

@@ -59,6 +59,9 @@ pub fn write_html(report: &Report) -> String {
         page,
         "</table><details><summary>scenario</summary><pre>{text}</pre></details>"
     );
+    if let Some(found) = &report.found {
+        let _ = write!(page, "<p>{found}</p>");
+    }
     put_comparisons(&mut page, report);
     if report.steps.len() > 1 {
         put_overview(&mut page, report);
@@ -76,7 +79,7 @@ pub fn write_html(report: &Report) -> String {
 
 /// A row for each step.
 fn put_overview(page: &mut String, report: &Report) {
-    *page += "<table class=\"steps\"><tr><th>step<th>offered<th>in time and right<th>p50<th>p99<th>not ok<th>";
+    *page += "<table class=\"steps\"><tr><th>step<th>offered<th>in time and right<th>p50 of answers<th>p99 of answers<th>not ok<th>";
     for step in &report.steps {
         let recording = &step.recording;
         let met = step.findings.iter().all(|finding| finding.met);
@@ -166,7 +169,8 @@ fn put_step(page: &mut String, step: &StepReport) {
         server(step)
     );
     for (name, histogram) in [
-        ("latency from the intended moment", &recording.latency),
+        ("latency of all answers", &recording.latency),
+        ("of those in time and right", &recording.good_latency),
         ("service time", &recording.service),
         ("the generator's lag", &recording.lag),
     ] {

@@ -11,7 +11,7 @@ use crate::outcome::Outcomes;
 use crate::recording::Second;
 use crate::report::{Report, StepReport};
 
-/// Shares of requests, in percent, at even distances of nines.
+/// Shares of answers, in percent, at even distances of nines.
 const NINES: [&str; 6] = ["0", "90", "99", "99.9", "99.99", "99.999"];
 
 /// All that there is of a step.
@@ -39,7 +39,11 @@ pub(super) fn of_step(step: &StepReport) -> String {
 pub(super) fn of_two(report: &Report) -> String {
     let sides = report.steps.iter().zip(["A", "B"]);
     let lines = sides.map(|(step, name)| nines(name, &step.recording.latency));
-    percentiles("Latency of A and B by percentile", lines.collect()).svg()
+    percentiles(
+        "Latency of answers of A and B by percentile",
+        lines.collect(),
+    )
+    .svg()
 }
 
 fn milliseconds(nanoseconds: u64) -> f64 {
@@ -82,7 +86,7 @@ fn over_time(step: &StepReport) -> String {
         }
     };
     Chart {
-        title: "Latency over time".to_owned(),
+        title: "Latency of answers over time".to_owned(),
         x: "seconds".to_owned(),
         y: "ms".to_owned(),
         ticks: ticks(step.recording.seconds.len()),
@@ -122,13 +126,13 @@ fn throughput(step: &StepReport) -> String {
     .svg()
 }
 
-/// Latency against the share of requests that did not exceed it, by nines.
+/// Latency against the share of answers that did not exceed it, by nines.
 fn by_percentile(step: &StepReport) -> String {
     let lines = vec![
         nines("latency", &step.recording.latency),
         nines("service time", &step.recording.service),
     ];
-    percentiles("Latency by percentile", lines).svg()
+    percentiles("Latency of answers by percentile", lines).svg()
 }
 
 fn nines(name: &str, histogram: &Histogram<u64>) -> Line {
@@ -153,7 +157,7 @@ fn percentiles(title: &str, lines: Vec<Line>) -> Chart {
     let ticks = NINES.iter().enumerate().take(most.ceil() as usize + 1);
     Chart {
         title: title.to_owned(),
-        x: "percent of requests".to_owned(),
+        x: "percent of answers".to_owned(),
         y: "ms".to_owned(),
         ticks: ticks
             .map(|(nines, name)| (nines as f64, (*name).to_owned()))
@@ -291,7 +295,7 @@ pub(super) fn sweep(report: &Report) -> String {
         (rate, number(rate))
     });
     Chart {
-        title: "Latency against throughput, all steps".to_owned(),
+        title: "Latency of answers against throughput, all steps".to_owned(),
         x: "answers a second".to_owned(),
         y: "ms".to_owned(),
         ticks: marks.collect(),

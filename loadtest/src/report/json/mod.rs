@@ -5,13 +5,17 @@
 
 mod asked;
 mod comparison;
+mod generators;
+mod search;
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use asked::{asked, read_asked};
 use comparison::{comparison, read_comparison};
+use generators::{generators, read_generators};
 use hdrhistogram::Histogram;
+use search::{read_search, search};
 use serde_json::{Map, Value, json};
 
 use super::{Environment, Report, StepReport, Usage, Verdict};
@@ -21,7 +25,7 @@ use crate::outcome::{CODES, Outcomes, code_name};
 use crate::recording::{Latencies, Recording, Second, histogram};
 use crate::slo::Finding;
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// The quantiles that are written out for those who do not want to read histograms.
 const QUANTILES: [(&str, f64); 6] = [
     ("p50", 0.5),
@@ -59,6 +63,7 @@ pub fn write_report(report: &Report) -> String {
         },
         "steps": steps,
         "comparisons": comparisons,
+        "search": report.found.map(search),
     });
     format!("{document}\n")
 }
@@ -92,8 +97,10 @@ fn step(step: &StepReport) -> Value {
         "good_per_second": recording.goodput(),
         "answers": recording.answers,
         "good_answers": recording.good_answers,
+        "generators": generators(recording),
         "outcomes": outcomes(&recording.outcomes),
         "latency_ns": distribution(&recording.latency),
+        "good_latency_ns": distribution(&recording.good_latency),
         "service_ns": distribution(&recording.service),
         "lag_ns": distribution(&recording.lag),
         "seconds": seconds,
@@ -210,6 +217,7 @@ pub fn read_report(text: &str) -> anyhow::Result<Report> {
             .flatten()
             .filter_map(read_comparison)
             .collect(),
+        found: read_search(&document["search"]),
     })
 }
 
@@ -250,7 +258,9 @@ fn read_step(value: &Value) -> anyhow::Result<StepReport> {
             outcomes: read_outcomes(&value["outcomes"]),
             answers: value["answers"].as_u64().unwrap_or_default(),
             good_answers: value["good_answers"].as_u64().unwrap_or_default(),
+            beside: read_generators(&value["generators"])?,
             latency: read_counts(&value["latency_ns"]["counts"])?,
+            good_latency: read_counts(&value["good_latency_ns"]["counts"])?,
             service: read_counts(&value["service_ns"]["counts"])?,
             lag: read_counts(&value["lag_ns"]["counts"])?,
             seconds: seconds.collect::<anyhow::Result<_>>()?,
@@ -406,6 +416,7 @@ mod tests {
                 interval: (0.85, 0.95),
                 call: Call::Better,
             }],
+            found: None,
         }
     }
 
@@ -429,8 +440,12 @@ mod tests {
 
     #[test]
     fn two_generators_are_one_report() {
-        let (mut both, one) = (report(), report());
-        both.merge(report()).unwrap();
+        let one = Report {
+            comparisons: Vec::new(),
+            ..report()
+        };
+        let mut both = one.clone();
+        both.merge(one.clone()).unwrap();
         let (own, other) = (&both.steps[0].recording, &one.steps[0].recording);
         assert_eq!(own.latency.len(), 2 * other.latency.len());
         assert_eq!(own.quantile(0.99), other.quantile(0.99));
@@ -460,10 +475,10 @@ mod tests {
 
     #[test]
     fn what_is_no_report_is_refused() {
-        for text in ["", "{}", r#"{"format":2,"steps":[]}"#, r#"{"format":1}"#] {
+        for text in ["", "{}", r#"{"format":1,"steps":[]}"#, r#"{"format":2}"#] {
             assert!(read_report(text).is_err(), "{text}");
         }
-        let lies = r#"{"format":1,"environment":{},"steps":[{"seconds_measured":-1}]}"#;
+        let lies = r#"{"format":2,"environment":{},"steps":[{"seconds_measured":-1}]}"#;
         assert!(read_report(lies).is_err());
     }
 }
