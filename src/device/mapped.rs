@@ -22,7 +22,8 @@ use super::{Device, DeviceError, DeviceId, HostMemory, Memory, SharedDevice};
 /// A file without a name, in the memory of this process.
 pub struct Mapping {
     id: u64,
-    file: OwnedFd,
+    /// For as long as others may have to be given it: the memory itself needs none.
+    file: Option<OwnedFd>,
     start: NonNull<u8>,
     length: usize,
 }
@@ -34,7 +35,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(file: OwnedFd, length: usize, protection: ProtFlags) -> io::Result<Self> {
+    fn new(file: impl AsFd, length: usize, protection: ProtFlags) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // SAFETY: a new mapping, at a place that the kernel chooses, replaces none.
         let start = unsafe {
@@ -43,14 +44,14 @@ impl Mapping {
                 length,
                 protection,
                 MapFlags::SHARED,
-                &file,
+                file,
                 0,
             )
         }?;
         let start = NonNull::new(start.cast());
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            file,
+            file: None,
             start: start.ok_or(io::ErrorKind::OutOfMemory)?,
             length,
         })
@@ -61,9 +62,9 @@ impl Mapping {
         self.id
     }
 
-    /// What another process has to be given to map it.
-    pub fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// What another process has to be given to map it, until that was taken.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
     }
 
     fn offset_of(&self, data: &[u8]) -> Option<usize> {
@@ -95,15 +96,18 @@ impl MappedMemory {
         let length = bytes.max(1);
         let file = memfd_create("jitney", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, length as u64)?;
-        let mapping = Mapping::new(
-            file.try_clone()?,
-            length,
-            ProtFlags::READ | ProtFlags::WRITE,
-        )?;
+        let mut mapping = Mapping::new(&file, length, ProtFlags::READ | ProtFlags::WRITE)?;
         // From here on nobody maps it to write; this mapping stays as it is.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;
+        mapping.file = Some(file);
         Ok(Self(Arc::new(mapping)))
+    }
+
+    /// Takes the file, for the one process that is to have it, so that this one holds no descriptor for
+    /// memory that waits to be read. Nothing if it was taken, or if others hold the mapping.
+    pub fn take_file(&mut self) -> Option<OwnedFd> {
+        Arc::get_mut(&mut self.0)?.file.take()
     }
 
     /// Where it is, for others.
@@ -130,14 +134,15 @@ impl HostMemory for MappedMemory {
 pub struct MappedBytes(Mapping);
 
 impl MappedBytes {
-    /// Maps what another process has made; refuses a file whose length could change.
+    /// Maps what another process has made; refuses a file whose length could change. The file is closed:
+    /// there may be more such memory than a process may have files.
     pub fn open(file: OwnedFd) -> io::Result<Self> {
         let fixed = SealFlags::SHRINK | SealFlags::GROW;
         if !fcntl_get_seals(&file)?.contains(fixed) {
             return Err(io::Error::other("memory whose length is not sealed"));
         }
         let length = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
-        Ok(Self(Mapping::new(file, length, ProtFlags::READ)?))
+        Ok(Self(Mapping::new(&file, length, ProtFlags::READ)?))
     }
 }
 
@@ -278,7 +283,7 @@ mod tests {
     use crate::device::{HostDevice, SimulatedDevices};
 
     fn file_of(mapping: &Mapping) -> OwnedFd {
-        mapping.file().try_clone_to_owned().unwrap()
+        mapping.file().unwrap().try_clone_to_owned().unwrap()
     }
 
     #[test]
@@ -291,12 +296,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_needs_no_file() {
+        let mut memory = MappedMemory::zeroed(5_000).unwrap();
+        let file = memory.take_file().unwrap();
+        assert!(memory.take_file().is_none() && memory.mapping().file().is_none());
+        let bytes = MappedBytes::open(file).unwrap();
+        assert!(bytes.0.file().is_none());
+        memory.as_mut_slice()[4_999] = 7;
+        assert_eq!(bytes.as_ref()[4_999], 7);
+    }
+
+    #[test]
     fn nobody_else_writes_it_or_changes_its_length() {
         let memory = MappedMemory::zeroed(10).unwrap();
         let file = file_of(memory.mapping());
         assert!(ftruncate(&file, 0).is_err());
         assert!(rustix::io::write(&file, b"x").is_err());
-        assert!(Mapping::new(file, 10, ProtFlags::READ | ProtFlags::WRITE).is_err());
+        assert!(Mapping::new(&file, 10, ProtFlags::READ | ProtFlags::WRITE).is_err());
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use links::FolderRules;
 pub use needs::MOST_NESTED;
 use remote::Mirror;
 pub use remote::{RemoteError, RemoteSettings};
+use rustix::io::Errno;
 pub use uploads::{Upload, Uploads};
 use url::Url;
 
@@ -249,7 +250,8 @@ impl Repository {
         model: &str,
     ) -> Result<PathBuf, RepositoryError> {
         let folder = root.join(model);
-        if check_name(model).is_err() || !folder.is_dir() {
+        let is_there = check_name(model).is_ok() && leads_to_folder(&folder);
+        if !is_there {
             return Err(self.no_model(model));
         }
         rules.check(root, &folder)?;
@@ -273,10 +275,61 @@ fn names(root: &Path) -> Result<Vec<String>, RepositoryError> {
     for entry in fs::read_dir(root).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() && check_name(&name).is_ok() {
+        if check_name(&name).is_ok() && may_be_folder(&entry) {
             names.push(name);
         }
     }
     names.sort_unstable();
     Ok(names)
+}
+
+fn may_be_folder(entry: &fs::DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if kind.is_dir() => true,
+        Ok(kind) if !kind.is_symlink() => false,
+        _ => leads_to_folder(&entry.path()),
+    }
+}
+
+/// Whether there is a folder, as far as can be told. What cannot be looked at for now, because a file server
+/// is away or says no, is there: it is its own trouble, and is not gone from the repository.
+fn leads_to_folder(path: &Path) -> bool {
+    const NOTHING: [Errno; 3] = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
+    match fs::metadata(path) {
+        Ok(about) => about.is_dir(),
+        Err(error) => !NOTHING.map(Some).contains(&Errno::from_io_error(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for model in ["a", "moved"] {
+            fs::create_dir_all(root.join(model).join("1")).unwrap();
+        }
+        fs::write(root.join("file"), "").unwrap();
+        symlink("a", root.join("link")).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        symlink("file/below", root.join("below")).unwrap();
+        // No file system has a name of this length: to look there fails, and not with "no such file".
+        symlink("x".repeat(1_000), root.join("away")).unwrap();
+        let rules = FolderRules {
+            follow_links: false,
+            max_entries: 10,
+        };
+        let repository = Repository::open(root, rules).unwrap();
+        assert_eq!(repository.names().unwrap(), ["a", "away", "link", "moved"]);
+        let said = |model| repository.fingerprint(model).unwrap_err();
+        assert!(matches!(said("away"), RepositoryError::File { .. }));
+        assert!(matches!(said("dangling"), RepositoryError::NoModel { .. }));
+        assert!(matches!(said("file"), RepositoryError::NoModel { .. }));
+    }
 }

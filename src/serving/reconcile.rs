@@ -54,6 +54,8 @@ struct Known {
     seen: Option<Fingerprint>,
     /// What was tried last, so that watching does not try the same again.
     tried: Option<Fingerprint>,
+    /// Why its files could not be looked at the last time, if they could not.
+    refused: Option<String>,
     /// The files that it serves, if they came with a load.
     upload: Option<Upload>,
 }

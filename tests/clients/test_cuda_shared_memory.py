@@ -45,6 +45,7 @@ class Gpu:
     def write(self, start, array):
         data = array.tobytes()
         self.call("cuMemcpyHtoD_v2", start, data, ctypes.c_size_t(len(data)))
+        self.call("cuStreamSynchronize", None)
 
     def read(self, start, size):
         data = ctypes.create_string_buffer(size)

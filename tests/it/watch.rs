@@ -1,5 +1,7 @@
 //! With `watch`, what is served follows the repository by itself.
 
+use std::os::unix::fs::symlink;
+
 use jitney::config::RawServer;
 use tonic::Code;
 
@@ -101,4 +103,34 @@ async fn a_mistake_in_model_toml_is_explained_and_the_old_one_serves() {
         node.version("variable_shape").max_batch_size() == 5
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_may_not_be_looked_at_is_explained_and_the_old_one_serves() {
+    let repository = Repository::new();
+    repository.add("variable_shape", 1);
+    let node = watching(&repository).await;
+    std::fs::write(repository.beside("secret"), "").unwrap();
+    let link = repository.folder("variable_shape").join("link");
+    symlink(repository.beside("secret"), &link).unwrap();
+    symlink(repository.beside("elsewhere"), repository.folder("other")).unwrap();
+    std::fs::create_dir(repository.beside("elsewhere")).unwrap();
+    let reason = async |model: &str, version: &str| {
+        let entry = node.index_of(model, version).await;
+        entry.map(|entry| entry.reason).unwrap_or_default()
+    };
+    let outside = "which is not in the repository";
+    node.changes_until("both are explained", async || {
+        reason("variable_shape", "1").await.contains(outside)
+            && reason("other", "").await.contains(outside)
+    })
+    .await;
+    assert_eq!(version_that_answers(&node).await, "1");
+    // As it was before, it is well again, though nothing has to be loaded.
+    std::fs::remove_file(link).unwrap();
+    node.changes_until("there is nothing to say", async || {
+        reason("variable_shape", "1").await.is_empty()
+    })
+    .await;
+    assert_eq!(version_that_answers(&node).await, "1");
 }

@@ -232,26 +232,82 @@ impl Executor for OrtExecutor {
     }
 }
 
-/// After some CUDA errors the context answers nothing else, and only a new one helps. When memory runs
-/// out, fewer rows do.
+/// Errors after which CUDA answers nothing else in this process, which "must be terminated and relaunched", or
+/// in this context, "which cannot be used" any more (CUresult in the driver API's documentation): 700, 702, 709,
+/// 710, 714 to 719, 721, 226, 810, 911; and memory or links that are broken beyond correction: 214, 220.
+const STICKY: [u32; 16] = [
+    214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911,
+];
+/// CUDA's error for memory that is not there.
+const CUDA_OUT_OF_MEMORY: u32 = 2;
+
+/// After some CUDA errors only a new process helps. When memory runs out, fewer rows do.
 fn run_error(message: &str) -> RunError {
-    const MEMORY: [&str; 4] = [
-        "CUDA failure 2:",
+    const MEMORY: [&str; 3] = [
         "Failed to allocate memory",
         "CUBLAS_STATUS_ALLOC_FAILED",
         "std::bad_alloc",
     ];
-    const STICKY: [&str; 4] = [
-        "CUDA failure 700",
-        "CUDA failure 710",
-        "CUDA failure 719",
-        "no CUDA-capable device",
-    ];
-    if STICKY.iter().any(|text| message.contains(text)) {
+    let has = |wanted: &dyn Fn(u32) -> bool| cuda_failures(message).any(wanted);
+    if has(&|code| STICKY.contains(&code)) || message.contains("no CUDA-capable device") {
         RunError::DeviceLost(message.to_owned())
-    } else if MEMORY.iter().any(|text| message.contains(text)) {
+    } else if has(&|code| code == CUDA_OUT_OF_MEMORY)
+        || MEMORY.iter().any(|text| message.contains(text))
+    {
         RunError::OutOfMemory(message.to_owned())
     } else {
         RunError::Failed(message.to_owned())
+    }
+}
+
+/// The numbers of the CUDA errors that ONNX Runtime tells of.
+fn cuda_failures(message: &str) -> impl Iterator<Item = u32> {
+    let told = message.split("CUDA failure ").skip(1);
+    told.filter_map(|told| {
+        let end = told.find(|character: char| !character.is_ascii_digit());
+        told.get(..end.unwrap_or(told.len()))?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(code: u32) -> RunError {
+        run_error(&format!(
+            "Non-zero status code returned while running Add node. CUDA failure {code}: what it means ; GPU=0"
+        ))
+    }
+
+    #[test]
+    fn errors_after_which_cuda_answers_nothing_else_lose_the_device() {
+        let lost = [
+            214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911,
+        ];
+        for code in lost {
+            assert!(matches!(told(code), RunError::DeviceLost(_)), "{code}");
+        }
+        let absent = run_error("CUDA failure 100: no CUDA-capable device is detected");
+        assert!(matches!(absent, RunError::DeviceLost(_)));
+        // Invalid arguments, and numbers that only begin or end like others.
+        for code in [1, 9, 71, 98, 400, 701, 704, 720, 7000, 2140, 1700] {
+            assert!(matches!(told(code), RunError::Failed(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn memory_that_runs_out_is_told_apart() {
+        for said in [
+            "CUDA failure 2: out of memory ; GPU=0",
+            "Failed to allocate memory for requested buffer of size 7",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        ] {
+            assert!(
+                matches!(run_error(said), RunError::OutOfMemory(_)),
+                "{said}"
+            );
+        }
+        assert!(matches!(told(2), RunError::OutOfMemory(_)));
+        assert!(matches!(told(21), RunError::Failed(_)));
     }
 }

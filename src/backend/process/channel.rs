@@ -9,6 +9,7 @@ use std::time::Duration;
 use prost::Message;
 use rustix::cmsg_space;
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -20,6 +21,10 @@ use rustix::net::{
 const MOST_INLINE: usize = 32 << 10;
 /// Files that come with one message, beside the one that the message itself may be in.
 pub(super) const MOST_FILES: usize = 64;
+
+/// No message is longer: the longest tell of a batch with as many tensors as a model may have, whose
+/// elements lie elsewhere.
+const MOST: u64 = 64 << 20;
 
 /// How a message travels: its first byte.
 const HERE: u8 = 1;
@@ -72,6 +77,9 @@ impl Channel {
         if self.outgoing.len() <= MOST_INLINE {
             return self.write(&self.outgoing, files);
         }
+        if self.outgoing.len() as u64 > MOST {
+            return Err(too_long());
+        }
         let mut file = File::from(memfd_create("jitney-message", MemfdFlags::CLOEXEC)?);
         file.write_all(self.outgoing.get(1..).unwrap_or(&[]))?;
         let mut all = vec![file.as_fd()];
@@ -89,23 +97,30 @@ impl Channel {
         loop {
             match sendmsg(&self.socket, &bytes, &mut ancillary, SendFlags::NOSIGNAL) {
                 Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// The next message and its files. `UnexpectedEof` if there is nobody any more, `WouldBlock` if
-    /// patience ends.
+    /// patience ends. Where [`is_shortage`] the message is lost, and the next may come.
     pub(super) fn receive<M: Message + Default>(&mut self) -> io::Result<(M, Vec<OwnedFd>)> {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_FILES + 1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let length = self.read(&mut ancillary)?;
+        let (length, flags) = self.read(&mut ancillary)?;
         let mut files = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
                 files.extend(came);
             }
+        }
+        if flags.contains(ReturnFlags::CTRUNC) && files.len() <= MOST_FILES {
+            // There was room for more, but this process may have no more.
+            return Err(Errno::MFILE.into());
+        }
+        if flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         let received = self.incoming.get(..length).unwrap_or(&[]);
         match received.split_first() {
@@ -119,31 +134,43 @@ impl Channel {
         }
     }
 
-    fn read(&mut self, ancillary: &mut RecvAncillaryBuffer<'_>) -> io::Result<usize> {
+    fn read(
+        &mut self,
+        ancillary: &mut RecvAncillaryBuffer<'_>,
+    ) -> io::Result<(usize, ReturnFlags)> {
         loop {
             let mut buffers = [IoSliceMut::new(&mut self.incoming)];
             let flags = RecvFlags::CMSG_CLOEXEC;
             match recvmsg(&self.socket, &mut buffers, ancillary, flags) {
-                Ok(received)
-                    if received
-                        .flags
-                        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) =>
-                {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                Ok(received) => return Ok(received.bytes),
-                Err(rustix::io::Errno::INTR) => {}
+                Ok(received) => return Ok((received.bytes, received.flags)),
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
+/// Whether this process, or the machine, has no descriptor left for a file that came.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|code| short.contains(&code))
+}
+
+fn too_long() -> io::Error {
+    io::Error::other(format!("a message of more than {MOST} bytes"))
+}
+
+/// All that is in a file, if that is no more than a message may be.
 fn content(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut file = File::from(file);
     file.rewind()?;
     let mut content = Vec::new();
-    file.read_to_end(&mut content)?;
+    // Whoever sent it may write to it still.
+    if file.take(MOST + 1).read_to_end(&mut content)? as u64 > MOST {
+        return Err(too_long());
+    }
     Ok(content)
 }
 
@@ -193,5 +220,39 @@ mod tests {
             let error = other.receive::<Numbers>().unwrap_err();
             assert!(error.kind() != io::ErrorKind::UnexpectedEof, "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_longer_than_a_message_may_be_is_refused() {
+        let (one, mut other) = pair();
+        let endless = File::open("/dev/zero").unwrap();
+        one.write(&[IN_A_FILE], &[endless.as_fd()]).unwrap();
+        let error = other.receive::<Numbers>().unwrap_err().to_string();
+        assert!(error.contains("of more than 67108864 bytes"), "{error}");
+        // The same of one that would be too long to be read.
+        let (mut one, _) = pair();
+        let load = Load {
+            policy: "x".repeat(MOST as usize),
+            ..Load::default()
+        };
+        let error = one.send(&load, &[]).unwrap_err().to_string();
+        assert!(error.contains("of more than"), "{error}");
+    }
+
+    #[test]
+    fn more_files_than_a_message_has_are_refused() {
+        let (one, mut other) = pair();
+        let file = File::open("/dev/null").unwrap();
+        one.write(&[HERE], &[file.as_fd(); MOST_FILES + 1]).unwrap();
+        let (_, files): (Numbers, _) = other.receive().unwrap();
+        assert_eq!(files.len(), MOST_FILES + 1);
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2 * MOST_FILES))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = [file.as_fd(); 2 * MOST_FILES];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&files)));
+        let bytes = [IoSlice::new(&[HERE])];
+        sendmsg(&one.socket, &bytes, &mut ancillary, SendFlags::empty()).unwrap();
+        let error = other.receive::<Numbers>().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

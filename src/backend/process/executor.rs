@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::channel::{Channel, MOST_FILES};
+use super::channel::{Channel, MOST_FILES, is_shortage};
 use super::message::{
     Failed, Failure, Numbers, Order, OrderKind, Part, Reply, ReplyKind, Run, number, path,
 };
@@ -57,11 +57,24 @@ impl Line {
         sent.map_err(|error| self.ended(&error))
     }
 
-    pub(super) fn hear(&mut self) -> Result<(ReplyKind, Vec<std::os::fd::OwnedFd>), Death> {
+    pub(super) fn hear(&mut self) -> Result<(ReplyKind, Vec<OwnedFd>), Death> {
         let heard = self.channel.receive::<Reply>();
         let (reply, files) = heard.map_err(|error| self.ended(&error))?;
-        let kind = reply.kind.ok_or_else(|| self.nonsense("an empty reply"))?;
-        Ok((kind, files))
+        Ok((self.kind(reply)?, files))
+    }
+
+    /// The same, but for a file that this process cannot take: that is no fault of the worker's, and
+    /// nothing is heard.
+    fn hear_if_possible(&mut self) -> Result<Option<(ReplyKind, Vec<OwnedFd>)>, Death> {
+        match self.channel.receive::<Reply>() {
+            Ok((reply, files)) => Ok(Some((self.kind(reply)?, files))),
+            Err(error) if is_shortage(&error) => Ok(None),
+            Err(error) => Err(self.ended(&error)),
+        }
+    }
+
+    fn kind(&self, reply: Reply) -> Result<ReplyKind, Death> {
+        reply.kind.ok_or_else(|| self.nonsense("an empty reply"))
     }
 
     pub(super) fn ask(&mut self, kind: OrderKind) -> Result<ReplyKind, Death> {
@@ -121,6 +134,8 @@ pub(super) struct ProcessExecutor {
     /// For inputs that lie elsewhere.
     copies: Option<MappedMemory>,
     outputs: Outputs,
+    /// Whether the answer to the last batch did not arrive.
+    unheard: bool,
 }
 
 impl ProcessExecutor {
@@ -145,6 +160,7 @@ impl ProcessExecutor {
             mapped: HashMap::new(),
             copies: None,
             outputs: Outputs::default(),
+            unheard: false,
         })
     }
 
@@ -223,7 +239,9 @@ impl ProcessExecutor {
         }
         for some in new.chunks(MOST_FILES) {
             let numbers = some.iter().map(|mapping| mapping.id()).collect();
-            let files: Vec<BorrowedFd<'_>> = some.iter().map(|mapping| mapping.file()).collect();
+            // Nobody takes the files of what inputs lie in: each worker may have to be given them.
+            let files = some.iter().filter_map(|mapping| mapping.file());
+            let files: Vec<BorrowedFd<'_>> = files.collect();
             self.line.say(OrderKind::Map(Numbers { numbers }), &files)?;
         }
         Ok(())
@@ -249,6 +267,13 @@ impl ProcessExecutor {
             Failure::DeviceLost => RunError::Died(self.line.lost(&failed.reason)),
         }
     }
+}
+
+fn no_descriptor() -> RunError {
+    RunError::Failed(
+        "the server has no file descriptor left for the outputs: raise its limit of open files"
+            .to_owned(),
+    )
 }
 
 /// A batch's inputs, and what they lie in.
@@ -278,9 +303,11 @@ impl Executor for ProcessExecutor {
             inputs: placed.parts,
             dropped: self.dropped(),
             returned: self.outputs.returned(),
+            unheard: self.unheard,
         };
         self.line.say(OrderKind::Run(run), &[])?;
-        let (reply, files) = self.line.hear()?;
+        let heard = self.line.hear_if_possible()?;
+        self.unheard = heard.is_none();
         if self
             .copies
             .as_ref()
@@ -288,6 +315,7 @@ impl Executor for ProcessExecutor {
         {
             self.copies = None;
         }
+        let (reply, files) = heard.ok_or_else(no_descriptor)?;
         match reply {
             ReplyKind::Ran(ran) => {
                 let outputs = self.outputs.take(ran, files);
@@ -318,5 +346,128 @@ impl Executor for ProcessExecutor {
     fn bound(&mut self, longest: Option<Duration>) {
         // If that fails the next run does, too.
         let _ = self.line.wait_for(longest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::process::Command;
+    use std::thread;
+
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::super::message::Ran;
+    use super::super::shelf::Shelf;
+    use super::super::worker::Program;
+    use super::*;
+    use crate::device::SimulatedDevices;
+    use crate::tensor::{Dtype, Shape};
+
+    const ALONE: &str = "JITNEY_TEST_ALONE";
+
+    fn tensor(value: u8) -> Tensor {
+        Tensor {
+            dtype: Dtype::Uint8,
+            shape: Shape::new(&[20_001]),
+            data: vec![value; 20_001].into(),
+        }
+    }
+
+    fn next_run(channel: &mut Channel) -> Option<Run> {
+        match channel.receive::<Order>().ok()?.0.kind {
+            Some(OrderKind::Run(run)) => Some(run),
+            _ => None,
+        }
+    }
+
+    fn answer(channel: &mut Channel, ran: Ran, file: Option<&OwnedFd>) {
+        let files: Vec<BorrowedFd<'_>> = file.map(AsFd::as_fd).into_iter().collect();
+        let kind = Some(ReplyKind::Ran(ran));
+        channel.send(&Reply { kind }, &files).unwrap();
+    }
+
+    /// What a worker does; while it answers the first batch this process may have no more files.
+    fn work(mut channel: Channel) {
+        let mut shelf = Shelf::default();
+        let mut all = Vec::new();
+        let mut value = 0;
+        while let Some(run) = next_run(&mut channel) {
+            all.clear();
+            assert_eq!(run.unheard, value == 1);
+            if run.unheard {
+                shelf.take_back_last();
+            }
+            shelf.take_back(&run.returned);
+            value += 1;
+            let (ran, file) = shelf.put(&[tensor(value)]).unwrap();
+            if value == 1 {
+                all.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+            }
+            answer(&mut channel, ran, file.as_ref());
+            all.extend(file.map(File::from));
+        }
+    }
+
+    fn executor() -> ProcessExecutor {
+        let (channel, theirs) = Channel::pair().unwrap();
+        thread::spawn(move || work(Channel::over(theirs)));
+        let program = Program {
+            file: "/bin/sleep".into(),
+            arguments: vec!["600".into()],
+        };
+        let line = Line {
+            worker: Worker::start(&program).unwrap(),
+            channel,
+            patience: None,
+        };
+        ProcessExecutor {
+            signature: Signature {
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+            },
+            line,
+            device: Arc::new(MappedDevice::new(SimulatedDevices::default().get(0))),
+            mapped: HashMap::new(),
+            copies: None,
+            outputs: Outputs::default(),
+            unheard: false,
+        }
+    }
+
+    /// In a process of its own, for others need files meanwhile.
+    #[test]
+    fn an_answer_that_there_is_no_descriptor_for_fails_alone() {
+        if std::env::var_os(ALONE).is_none() {
+            let test = "backend::process::executor::tests::an_answer_that_there_is_no_descriptor_for_fails_alone";
+            let again = Command::new(std::env::current_exe().unwrap())
+                .args([test, "--exact", "--nocapture"])
+                .env(ALONE, "1")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&again.stdout);
+            assert!(said.contains("1 passed"), "{again:?}");
+            return;
+        }
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let few = Rlimit {
+            current: Some(128),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, few).unwrap();
+        let mut executor = executor();
+        let RunError::Failed(reason) = executor.run(&[]).unwrap_err() else {
+            panic!("the worker did nothing wrong");
+        };
+        assert!(reason.contains("no file descriptor left"), "{reason}");
+        assert_eq!(executor.death(), None);
+        // More answers than there may be files are there at once.
+        let answers: Vec<_> = (2..=200)
+            .map(|value| (value, executor.run(&[]).unwrap()))
+            .collect();
+        for (value, answer) in answers {
+            assert_eq!(answer, [tensor(value)]);
+        }
     }
 }

@@ -149,6 +149,9 @@ pub(super) struct Run {
     /// Memory of outputs that has been read, to be written again.
     #[prost(uint64, repeated, tag = "3")]
     pub(super) returned: Vec<u64>,
+    /// Whether the answer to the last batch did not arrive.
+    #[prost(bool, tag = "4")]
+    pub(super) unheard: bool,
 }
 
 /// What came of it.

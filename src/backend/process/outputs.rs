@@ -115,7 +115,7 @@ mod tests {
     fn memory_is_returned_when_the_last_tensor_is_dropped() {
         let mut memory = MappedMemory::zeroed(8).unwrap();
         memory.as_mut_slice()[2] = 7;
-        let file = memory.mapping().file().try_clone_to_owned().unwrap();
+        let file = memory.take_file().unwrap();
         let mut outputs = Outputs::default();
         let parts = [part(5, 1), part(5, 6)];
         let mut tensors = outputs.take(ran(&parts), vec![file]).unwrap();
@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn what_lies_outside_the_memory_is_refused() {
-        let memory = MappedMemory::zeroed(8).unwrap();
-        let file = memory.mapping().file().try_clone_to_owned().unwrap();
+        let mut memory = MappedMemory::zeroed(8).unwrap();
+        let file = memory.take_file().unwrap();
         let mut outputs = Outputs::default();
         assert!(outputs.take(ran(&[part(5, 7)]), vec![file]).is_err());
         assert!(outputs.take(ran(&[part(6, 1)]), Vec::new()).is_err());

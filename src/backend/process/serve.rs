@@ -197,6 +197,9 @@ impl<'a> Conversation<'a> {
         for number in &run.dropped {
             self.inputs.remove(number);
         }
+        if run.unheard {
+            self.shelf.take_back_last();
+        }
         self.shelf.take_back(&run.returned);
         let inputs = run.inputs.iter().map(|part| input(part, &self.inputs));
         let inputs = inputs.collect::<Option<Vec<Input<'_>>>>();
@@ -215,14 +218,14 @@ impl<'a> Conversation<'a> {
 }
 
 /// What the server is told of a batch, and the file that goes with it.
-type Told<'a> = io::Result<(Ran, Option<BorrowedFd<'a>>)>;
+type Told = io::Result<(Ran, Option<OwnedFd>)>;
 
 /// Runs a batch whose outputs go onto the shelf: straight, where they are foreseen, or by a copy.
-fn run_onto<'a>(
-    shelf: &'a mut Shelf,
+fn run_onto(
+    shelf: &mut Shelf,
     executor: &mut dyn Executor,
     inputs: &[Input<'_>],
-) -> Result<Told<'a>, RunError> {
+) -> Result<Told, RunError> {
     let Some((outlines, mut room)) = room(shelf, executor, inputs) else {
         return Ok(shelf.put(&executor.run(inputs)?));
     };
@@ -265,7 +268,7 @@ fn input<'a>(part: &'a Part, inputs: &'a HashMap<u64, MappedBytes>) -> Option<In
     })
 }
 
-fn send(channel: &mut Channel, kind: ReplyKind, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+fn send(channel: &mut Channel, kind: ReplyKind, file: Option<OwnedFd>) -> io::Result<()> {
     let reply = Reply { kind: Some(kind) };
     let files: Vec<BorrowedFd<'_>> = file.iter().map(AsFd::as_fd).collect();
     channel.send(&reply, &files)
@@ -346,7 +349,6 @@ mod tests {
             };
             let told = run_onto(&mut shelf, &mut executor, &[]);
             let (ran, file) = told.unwrap().unwrap();
-            let file = file.map(|file| file.try_clone_to_owned().unwrap());
             outputs.take(ran, file.into_iter().collect()).unwrap()
         };
         assert_eq!(pass(false)[0].data, vec![1; 30_000]);

@@ -1,7 +1,7 @@
 //! Memory that outputs are put into for the server, used again when it has read them.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 
 use super::message::{Part, Ran, number};
 use crate::backend::Outline;
@@ -24,11 +24,16 @@ pub(super) struct Shelf {
     out: Vec<MappedMemory>,
     /// What the server has to forget, and has not been told of.
     dropped: Vec<u64>,
+    /// The memory that the last answer was about, if any, and what that told the server to forget.
+    last: Option<u64>,
+    told: Vec<u64>,
 }
 
 impl Shelf {
-    /// The server has read these.
+    /// The server has read these, and has the last answer.
     pub(super) fn take_back(&mut self, returned: &[u64]) {
+        self.last = None;
+        self.told.clear();
         let back = |memory: &mut MappedMemory| returned.contains(&memory.mapping().id());
         self.free.extend(self.out.extract_if(.., back));
         let dropped = &mut self.dropped;
@@ -43,6 +48,21 @@ impl Shelf {
             let oldest = self.free.remove(0);
             self.dropped.push(oldest.mapping().id());
         }
+    }
+
+    /// The last answer did not arrive: nobody will read its memory, and the server may not have it.
+    pub(super) fn take_back_last(&mut self) {
+        self.dropped.append(&mut self.told);
+        if let Some(last) = self.last.take() {
+            self.out.retain(|memory| memory.mapping().id() != last);
+            self.dropped.push(last);
+        }
+    }
+
+    /// What the next answer tells the server to forget.
+    fn dropped(&mut self) -> Vec<u64> {
+        self.told = std::mem::take(&mut self.dropped);
+        self.told.clone()
     }
 
     /// Room for outputs of these sizes; none if the message is to carry them.
@@ -77,12 +97,13 @@ impl Shelf {
     }
 
     /// What the server is told of outputs that are in the room, which are these. With the file of the
-    /// memory, if that is new.
+    /// memory, if that is new: it is the server's alone from then on, for outputs that nobody fetches may be
+    /// more than a process may have files.
     pub(super) fn hand_out(
         &mut self,
-        room: Room,
+        mut room: Room,
         outlines: &[Outline],
-    ) -> (Ran, Option<BorrowedFd<'_>>) {
+    ) -> (Ran, Option<OwnedFd>) {
         let mut offset = 0;
         let mapping = room.memory.mapping().id();
         let outputs = outlines.iter().zip(&room.sizes).map(|(outline, size)| {
@@ -97,20 +118,21 @@ impl Shelf {
         });
         let ran = Ran {
             outputs: outputs.collect(),
-            dropped: std::mem::take(&mut self.dropped),
+            dropped: self.dropped(),
         };
+        let file = room.memory.take_file();
+        self.last = Some(mapping);
         self.out.push(room.memory);
-        let new = self.out.last().filter(|_| room.is_new);
-        (ran, new.map(|memory| memory.mapping().file()))
+        (ran, file)
     }
 
     /// Puts outputs that lie elsewhere where the server finds them: a copy.
-    pub(super) fn put(&mut self, tensors: &[Tensor]) -> io::Result<(Ran, Option<BorrowedFd<'_>>)> {
+    pub(super) fn put(&mut self, tensors: &[Tensor]) -> io::Result<(Ran, Option<OwnedFd>)> {
         let sizes = tensors.iter().map(|tensor| tensor.data.len());
         let Some(mut room) = self.room(sizes.collect())? else {
             let ran = Ran {
                 outputs: tensors.iter().map(here).collect(),
-                dropped: std::mem::take(&mut self.dropped),
+                dropped: self.dropped(),
             };
             return Ok((ran, None));
         };
@@ -185,7 +207,6 @@ mod tests {
     fn pass(shelf: &mut Shelf, outputs: &mut Outputs, tensors: &[Tensor]) -> (Vec<Tensor>, bool) {
         shelf.take_back(&outputs.returned());
         let (ran, file) = shelf.put(tensors).unwrap();
-        let file = file.map(|file| file.try_clone_to_owned().unwrap());
         let new = file.is_some();
         let taken = outputs.take(ran, file.into_iter().collect()).unwrap();
         (taken, new)
@@ -215,6 +236,45 @@ mod tests {
         let (taken, new) = pass(&mut shelf, &mut outputs, &tensors);
         assert_eq!(taken, tensors);
         assert!(!new && shelf.out.is_empty());
+    }
+
+    #[test]
+    fn what_is_out_holds_no_file() {
+        let mut shelf = Shelf::default();
+        let (_, file) = shelf.put(&[tensor(20_001, 1)]).unwrap();
+        assert!(file.is_some() && shelf.out[0].mapping().file().is_none());
+    }
+
+    #[test]
+    fn memory_of_an_answer_that_did_not_arrive_is_not_used_again() {
+        let (mut shelf, mut outputs) = (Shelf::default(), Outputs::default());
+        let tensors = [tensor(20_001, 1)];
+        let (read, _) = pass(&mut shelf, &mut outputs, &tensors);
+        let (lost, file) = shelf.put(&tensors).unwrap();
+        drop((lost, file));
+        shelf.take_back_last();
+        assert_eq!(shelf.out.len(), 1);
+        // The server is given new memory, and that of the answer that it has is its own still.
+        let (again, new) = pass(&mut shelf, &mut outputs, &[tensor(20_001, 2)]);
+        assert!(new && shelf.dropped.is_empty());
+        assert_eq!(
+            (&read[..], &again[..]),
+            (&tensors[..], &[tensor(20_001, 2)][..])
+        );
+        // The same of memory that the server knows.
+        drop(read);
+        shelf.take_back(&outputs.returned());
+        let (lost, file) = shelf.put(&tensors).unwrap();
+        assert!(file.is_none());
+        drop(lost);
+        shelf.take_back_last();
+        assert!(pass(&mut shelf, &mut outputs, &tensors).1);
+        // An answer without memory has none to be taken back, and what it said is said again.
+        shelf.take_back(&outputs.returned());
+        shelf.dropped.push(7);
+        assert_eq!(shelf.put(&[tensor(7, 1)]).unwrap().0.dropped, [7]);
+        shelf.take_back_last();
+        assert_eq!((shelf.out.len(), &shelf.dropped[..]), (1, &[7][..]));
     }
 
     #[test]
@@ -252,8 +312,7 @@ mod tests {
             }
             let (ran, file) = shelf.hand_out(room, &outlines);
             assert_eq!(file.is_some(), value == 1);
-            let files = file.map(|file| file.try_clone_to_owned().unwrap());
-            let taken = outputs.take(ran, files.into_iter().collect()).unwrap();
+            let taken = outputs.take(ran, file.into_iter().collect()).unwrap();
             assert_eq!(taken, [20_001, 0, 7].map(|bytes| tensor(bytes, value)));
         }
         // The server knows this one, and it is used again.

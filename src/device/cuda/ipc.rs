@@ -80,11 +80,16 @@ impl CudaIpcMemory {
         Ok(data)
     }
 
-    /// Copies `data` to the device, from `offset` on.
+    /// Copies `data` to the device, from `offset` on; it is there when this returns.
     pub fn write(&self, offset: usize, data: &[u8]) -> Result<(), DeviceError> {
         let copied = self.at(offset, data.len()).and_then(|start| {
             // SAFETY: `start` and as many bytes behind it are inside what was opened.
-            unsafe { result::memcpy_htod_sync(start, data) }
+            unsafe { result::memcpy_htod_sync(start, data) }?;
+            // From memory that is not page-locked the copy may return when `data` was read, before the
+            // device has it ("API synchronization behavior" in the driver API's documentation), and whoever
+            // shares the memory is told next.
+            // SAFETY: the default stream of the context that the thread has is always there.
+            unsafe { result::stream::synchronize(std::ptr::null_mut()) }
         });
         copied.map_err(|error| failed(self.number, error))
     }

@@ -16,7 +16,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::desk::{Desk, Place};
@@ -58,13 +58,15 @@ pub(super) struct Guard {
 pub(super) struct Cache {
     root: PathBuf,
     limit: u64,
-    desk: Arc<Desk>,
+    /// Not there before the lock could be had.
+    desk: OnceLock<Arc<Desk>>,
     /// Contents that this process has seen to be what they are called.
     trusted: Mutex<HashSet<Digest>>,
 }
 
 impl Cache {
-    /// The cache in `root`, which is made if it is not there, of up to `limit` bytes.
+    /// The cache in `root`, which is made if it is not there, of up to `limit` bytes. Waits for nobody:
+    /// while another server holds the lock, [`Self::set_up`] is still to be called.
     pub(super) fn open(root: &Path, limit: u64) -> Result<Self, RemoteError> {
         for folder in ["objects", "views", "desks", "repositories"] {
             let folder = root.join(folder);
@@ -74,13 +76,45 @@ impl Cache {
         }
         let path = root.join("lock");
         let lock = open_lock(&path)?;
-        lock.lock().map_err(at(&path))?;
-        Ok(Self {
+        let cache = Self {
             root: root.to_owned(),
             limit,
-            desk: Arc::new(Desk::set_up(&root.join("desks"))?),
+            desk: OnceLock::new(),
             trusted: Mutex::default(),
-        })
+        };
+        match lock.try_lock() {
+            Ok(()) => cache.set_up(&Guard { _lock: lock })?,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(at(&path)(source)),
+        }
+        Ok(cache)
+    }
+
+    /// Whether there is nothing to be set up.
+    pub(super) fn is_set_up(&self) -> bool {
+        self.desk.get().is_some()
+    }
+
+    /// Makes this server's desk, unless it is there.
+    pub(super) fn set_up(&self, _: &Guard) -> Result<(), RemoteError> {
+        if !self.is_set_up() {
+            let desk = Desk::set_up(&self.root.join("desks"))?;
+            // Nobody else has the guard.
+            let _ = self.desk.set(Arc::new(desk));
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> Result<Place, RemoteError> {
+        let desk = self.desk.get().ok_or_else(|| self.held())?;
+        Ok(desk.place())
+    }
+
+    fn held(&self) -> RemoteError {
+        RemoteError::Held {
+            path: self.root.clone(),
+            seconds: PATIENCE.as_secs(),
+        }
     }
 
     /// Where the file is that says what was taken of a store's model.
@@ -99,10 +133,7 @@ impl Cache {
                 Ok(()) => return Ok(Guard { _lock: lock }),
                 Err(TryLockError::Error(source)) => return Err(at(&path)(source)),
                 Err(TryLockError::WouldBlock) if clock.now() >= patience => {
-                    return Err(RemoteError::Held {
-                        path: self.root.clone(),
-                        seconds: PATIENCE.as_secs(),
-                    });
+                    return Err(self.held());
                 }
                 Err(TryLockError::WouldBlock) => {
                     clock.sleep_until(clock.now() + BETWEEN_TRIES).await;
@@ -118,7 +149,7 @@ impl Cache {
     /// asks for a content it is read through.
     pub(super) fn find(&self, digest: &Digest) -> Result<Option<Arc<Place>>, RemoteError> {
         let object = self.object(digest);
-        let place = self.desk.place();
+        let place = self.place()?;
         match fs::hard_link(&object, &place.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -143,7 +174,7 @@ impl Cache {
             .fold(0, |sum: u64, size| sum.saturating_add(*size));
         self.make_room(needed)?;
         let places = sizes.iter().map(|size| {
-            let place = self.desk.place();
+            let place = self.place()?;
             let file = File::create_new(&place.path).map_err(at(&place.path))?;
             file.set_len(*size).map_err(at(&place.path))?;
             Ok(place)
@@ -152,8 +183,8 @@ impl Cache {
     }
 
     /// A place on the desk for a file that is renamed from there.
-    pub(super) fn draft(&self) -> Place {
-        self.desk.place()
+    pub(super) fn draft(&self) -> Result<Place, RemoteError> {
+        self.place()
     }
 
     /// A folder on the desk with these files in it, as `model` sees them.
@@ -163,7 +194,7 @@ impl Cache {
         files: &[Made],
         folders: &[u64],
     ) -> Result<Place, RemoteError> {
-        let place = self.desk.place();
+        let place = self.place()?;
         let root = place.path.join(model);
         fs::create_dir_all(&root).map_err(at(&root))?;
         for folder in folders {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,7 +79,12 @@ fn clear_abandoned(desks: &Path) -> Result<(), RemoteError> {
         if path.extension().is_none_or(|extension| extension != "lock") {
             continue;
         }
-        let lock = File::open(&path).map_err(at(&path))?;
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            // A server that ends takes its desk with it, and needs no lock for that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(at(&path)(error)),
+        };
         if !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
             let _ = fs::remove_dir_all(path.with_extension(""));
             let _ = fs::remove_file(&path);

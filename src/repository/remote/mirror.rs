@@ -81,8 +81,13 @@ impl Mirror {
     }
 
     /// Looks at the store for the first time, until it answers or the cache can stand in for it, and
-    /// for as long as what is new needs to come to rest.
+    /// for as long as what is new needs to come to rest. Before that it waits for the cache, as long as
+    /// another server holds that.
     pub(crate) async fn first_look(&self, interval: Duration) {
+        while let Err(error) = self.set_up().await {
+            tracing::error!(%error, "the cache cannot be used yet");
+            self.sleep(interval).await;
+        }
         while let Err(error) = self.look().await {
             let cached = self.remember(&Record::models(&self.records));
             if cached > 0 {

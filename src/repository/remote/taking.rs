@@ -30,6 +30,7 @@ impl Mirror {
         objects: Vec<Object>,
         fetched: &Fetched,
     ) -> Result<Taken, RemoteError> {
+        self.set_up().await?;
         let known = self.digests(model);
         let (root, versions): (Vec<Object>, Vec<Object>) = objects
             .iter()
@@ -148,13 +149,22 @@ impl Mirror {
         let (model, records) = (model.to_owned(), self.records.clone());
         self.blocking(move |cache| {
             let view = Arc::new(cache.put(&guard, &model, made, &versions)?);
-            let draft = cache.draft();
+            let draft = cache.draft()?;
             if let Err(error) = record.write(&records, &model, &draft.path) {
                 tracing::warn!(model, %error, "a restart will not know what is in the cache");
             }
             Ok(Taken { record, view })
         })
         .await
+    }
+
+    /// Waits, but not for ever, for another server that holds the cache's lock, if this one has never had it.
+    pub(super) async fn set_up(&self) -> Result<(), RemoteError> {
+        if self.cache.is_set_up() {
+            return Ok(());
+        }
+        let guard = self.cache.enter(self.clock.as_ref()).await?;
+        self.blocking(move |cache| cache.set_up(&guard)).await
     }
 
     async fn blocking<T: Send + 'static>(

@@ -56,13 +56,22 @@ impl Reconciler {
         progress: &Arc<Progress>,
     ) -> Result<(), Status> {
         let folder = match self.folder(name, progress).await {
-            Ok((folder, fingerprint)) => {
-                known.seen = Some(fingerprint.clone());
-                known.tried = Some(fingerprint);
-                self.parts.note(name, folder.policy.ensemble.as_ref());
-                needs.map(|()| folder)
+            Ok((read, fingerprint)) => {
+                if matches!(read, Ok(_) | Err(RepositoryError::Configuration(_))) {
+                    // A configuration that is wrong is as wrong in the next look.
+                    known.seen = Some(fingerprint.clone());
+                    known.tried = Some(fingerprint);
+                }
+                known.refused = None;
+                read.and_then(|folder| {
+                    self.parts.note(name, folder.policy.ensemble.as_ref());
+                    needs.map(|()| folder)
+                })
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                known.refused = Some(error.to_string());
+                Err(error)
+            }
         };
         let folder = match folder {
             Ok(folder) => folder,
@@ -143,13 +152,13 @@ impl Reconciler {
         &self,
         name: &str,
         progress: &Progress,
-    ) -> Result<(ModelFolder, Fingerprint), RepositoryError> {
+    ) -> Result<(Result<ModelFolder, RepositoryError>, Fingerprint), RepositoryError> {
         self.repository.bring(name, &progress.fetched).await?;
         let repository = Arc::clone(&self.repository);
         let model = name.to_owned();
         blocking(move || {
             let fingerprint = repository.fingerprint(&model)?;
-            Ok((repository.read(&model)?, fingerprint))
+            Ok((repository.read(&model), fingerprint))
         })
         .await
     }

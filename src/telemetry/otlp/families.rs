@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Exemplar, Gauge, Histogram, HistogramDataPoint, Metric,
     NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
 };
+use prost::Message as _;
 
 use super::{scope, text};
 use crate::telemetry::family::{Buckets, Family, Kind, Sample, Value};
@@ -16,12 +17,36 @@ use crate::telemetry::family::{Buckets, Family, Kind, Sample, Value};
 /// What is sent.
 pub(super) type Message = ExportMetricsServiceRequest;
 
-/// Metrics from `start` to `now`, in wall-clock nanoseconds, without saying whose.
-pub(super) fn message(families: &[Family], start: u64, now: u64) -> Message {
-    let told = families.iter().filter(|family| !family.samples.is_empty());
+/// Bytes of metrics in one message: together with a last piece less than the 4 MiB that receivers take.
+const FULL: usize = 2 << 20;
+/// Samples in one piece of a metric. The largest, histograms with an exemplar for each bucket, have 3 KB.
+const PIECE: usize = 256;
+
+/// Metrics from `start` to `now`, in wall-clock nanoseconds, without saying whose; in as many messages as
+/// it takes for each to be taken.
+pub(super) fn messages(families: &[Family], start: u64, now: u64) -> Vec<Message> {
+    let (mut messages, mut metrics, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for family in families {
+        for samples in family.samples.chunks(PIECE) {
+            let metric = metric(family, samples, start, now);
+            bytes += metric.encoded_len();
+            metrics.push(metric);
+            if bytes >= FULL {
+                messages.push(message(std::mem::take(&mut metrics)));
+                bytes = 0;
+            }
+        }
+    }
+    if !metrics.is_empty() {
+        messages.push(message(metrics));
+    }
+    messages
+}
+
+fn message(metrics: Vec<Metric>) -> Message {
     let scope_metrics = ScopeMetrics {
         scope: Some(scope()),
-        metrics: told.map(|family| metric(family, start, now)).collect(),
+        metrics,
         ..ScopeMetrics::default()
     };
     Message {
@@ -32,8 +57,8 @@ pub(super) fn message(families: &[Family], start: u64, now: u64) -> Message {
     }
 }
 
-fn metric(family: &Family, start: u64, now: u64) -> Metric {
-    let samples = family.samples.iter();
+fn metric(family: &Family, samples: &[Sample], start: u64, now: u64) -> Metric {
+    let samples = samples.iter();
     let numbers = || samples.clone().filter_map(|one| number(one, start, now));
     let all_so_far = AggregationTemporality::Cumulative.into();
     let data = match family.metric.kind {
@@ -128,6 +153,66 @@ fn exemplars(buckets: &Buckets) -> Vec<Exemplar> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serving::{Exemplar as Served, TraceContext};
+    use crate::telemetry::family::Metric as Told;
+
+    const DURATION: Told = Told {
+        name: "jitney_request_duration_seconds",
+        kind: Kind::Histogram,
+        help: "How long requests took",
+        labels: &["model"],
+    };
+
+    #[test]
+    fn no_message_is_longer_than_receivers_take() {
+        let exemplar = |value| Served {
+            context: TraceContext {
+                trace: 1,
+                span: 2,
+                parent: 0,
+                sampled: true,
+            },
+            value,
+            wall_nanoseconds: 3,
+        };
+        let buckets = Buckets {
+            buckets: (0..32).map(|bound| (f64::from(bound), 1)).collect(),
+            sum: 7.0,
+            exemplars: (0..32).map(|place| (place, exemplar(1.0))).collect(),
+        };
+        let samples = (0..3_000).map(|number| Sample {
+            labels: vec![("model".to_owned(), format!("{number:0200}"))],
+            value: Value::Histogram(buckets.clone()),
+        });
+        let family = Family {
+            metric: &DURATION,
+            samples: samples.collect(),
+        };
+        let messages = messages(&[family], 1, 2);
+        assert!(messages.len() > 1);
+        let mut points = Vec::new();
+        for message in messages {
+            let bytes = message.encoded_len();
+            assert!((1 << 18..3 << 20).contains(&bytes), "{bytes}");
+            let metrics = message.resource_metrics.into_iter();
+            let scopes = metrics.flat_map(|metrics| metrics.scope_metrics);
+            for metric in scopes.flat_map(|scope| scope.metrics) {
+                let Some(Data::Histogram(histogram)) = metric.data else {
+                    panic!("{metric:?}");
+                };
+                points.extend(
+                    histogram
+                        .data_points
+                        .into_iter()
+                        .map(|point| point.attributes),
+                );
+            }
+        }
+        // Each once, in their order.
+        assert_eq!(points.len(), 3_000);
+        assert!(points.is_sorted_by_key(|labels| format!("{labels:?}")));
+        assert!(super::messages(&[], 1, 2).is_empty());
+    }
 
     #[test]
     fn units_are_those_of_the_names() {

@@ -140,8 +140,12 @@ async fn push_metrics(
     loop {
         let is_over = sender.rest(interval, &mut ends).await;
         let families = metrics.families(holds());
-        let message = families::message(&families, start, wall_nanoseconds());
-        sender.send_metrics(message).await;
+        for message in families::messages(&families, start, wall_nanoseconds()) {
+            // What one does not arrive for, the next would not.
+            if !sender.send_metrics(message).await {
+                break;
+            }
+        }
         if is_over {
             return;
         }
@@ -178,12 +182,13 @@ impl Sender {
         self.note("traces", sent)
     }
 
-    async fn send_metrics(&mut self, mut message: families::Message) {
+    /// True if it arrived.
+    async fn send_metrics(&mut self, mut message: families::Message) -> bool {
         for metrics in &mut message.resource_metrics {
             metrics.resource = Some(self.resource.clone());
         }
         let sent = self.within(self.receiver.metrics(message)).await;
-        self.note("metrics", sent);
+        self.note("metrics", sent)
     }
 
     async fn within<T>(

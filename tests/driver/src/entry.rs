@@ -152,7 +152,17 @@ extern "C" fn cuCtxSetCurrent(context: usize) -> Code {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> Code {
-    on_device("cuCtxSynchronize", |_, _, _| Ok(()))
+    on_device("cuCtxSynchronize", |process, _, _| process.land())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuStreamSynchronize(stream: usize) -> Code {
+    on_device("cuStreamSynchronize", |process, _, _| {
+        if stream != 0 && !process.streams.contains(&stream) {
+            return Err(INVALID_HANDLE);
+        }
+        process.land()
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -264,6 +274,7 @@ extern "C" fn cuMemGetAddressRange_v2(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemcpyDtoH_v2(host: *mut u8, start: u64, bytes: usize) -> Code {
     on_device("cuMemcpyDtoH", |process, _, _| {
+        process.land()?;
         let (allocation, offset) = process.at(start, bytes as u64)?;
         // SAFETY: the caller says that there is room for so much, which nobody else uses.
         let host = unsafe { slice::from_raw_parts_mut(host, bytes) };
@@ -278,11 +289,12 @@ unsafe extern "C" fn cuMemcpyDtoH_v2(host: *mut u8, start: u64, bytes: usize) ->
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemcpyHtoD_v2(start: u64, host: *const u8, bytes: usize) -> Code {
     on_device("cuMemcpyHtoD", |process, _, _| {
-        let (allocation, offset) = process.at(start, bytes as u64)?;
+        process.land()?;
+        process.at(start, bytes as u64)?;
         // SAFETY: the caller says that so much can be read there.
         let host = unsafe { slice::from_raw_parts(host, bytes) };
-        let written = allocation.file.write_all_at(host, offset);
-        written.map_err(|_| OPERATING_SYSTEM)
+        process.under_way = Some((start, host.to_vec()));
+        Ok(())
     })
 }
 

@@ -20,7 +20,8 @@
 //! | `after.N` | calls to GPU N that a process may make before that (0) |
 //!
 //! What it knows of the real one's rules is what the documentation says: calls fail before cuInit and
-//! without a context, a GPU's memory cannot be read but by copying, a handle cannot be opened by the
+//! without a context, a GPU's memory cannot be read but by copying, a copy to it is there only when the stream
+//! is synchronized or the next copy begins, a handle cannot be opened by the
 //! process that made it, opening one twice gives the same memory. It computes nothing.
 
 mod code;

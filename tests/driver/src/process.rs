@@ -4,6 +4,7 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::code::{
@@ -37,6 +38,8 @@ pub(crate) struct Process {
     pub(crate) allocations: BTreeMap<u64, Allocation>,
     pub(crate) pinned: BTreeMap<usize, Layout>,
     pub(crate) streams: BTreeSet<usize>,
+    /// A copy to a GPU's memory that has returned, and is not there yet.
+    pub(crate) under_way: Option<(u64, Vec<u8>)>,
     next: u64,
 }
 
@@ -59,6 +62,7 @@ impl Process {
             allocations: BTreeMap::new(),
             pinned: BTreeMap::new(),
             streams: BTreeSet::new(),
+            under_way: None,
             next: 1,
         }
     }
@@ -133,6 +137,18 @@ impl Process {
         self.next += pages;
         self.allocations.insert(start, allocation);
         start
+    }
+
+    /// Brings to an end what is under way. What is under way to memory that is gone goes nowhere.
+    pub(crate) fn land(&mut self) -> Result<(), Code> {
+        let Some((start, bytes)) = self.under_way.take() else {
+            return Ok(());
+        };
+        let Ok((allocation, offset)) = self.at(start, bytes.len() as u64) else {
+            return Ok(());
+        };
+        let written = allocation.file.write_all_at(&bytes, offset);
+        written.map_err(|_| OPERATING_SYSTEM)
     }
 
     /// Where in which allocation so many bytes are.

@@ -1,3 +1,7 @@
+use std::os::unix::fs::symlink;
+use std::sync::mpsc;
+use std::thread;
+
 use super::*;
 use crate::clock::MonotonicClock;
 
@@ -150,4 +154,31 @@ async fn a_view_that_was_not_finished_is_made_anew() {
     let again = put(&cache, "m", A).await.unwrap();
     assert_eq!(again.folder, view.folder);
     assert_eq!(content(&again), A);
+}
+
+#[tokio::test]
+async fn a_lock_that_another_server_holds_keeps_nobody_from_opening() {
+    let root = tempfile::tempdir().unwrap();
+    drop(Cache::open(root.path(), 100).unwrap());
+    let lock = open_lock(&root.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let path = root.path().to_owned();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(Cache::open(&path, 100)));
+    let cache = told.recv_timeout(PATIENCE).unwrap().unwrap();
+    // Nothing can be put down yet.
+    let found = cache.find(&of_text("a"));
+    assert!(!cache.is_set_up() && matches!(found, Err(RemoteError::Held { .. })));
+    drop(lock);
+    cache.set_up(&guard(&cache).await).unwrap();
+    assert_eq!(content(&put(&cache, "m", A).await.unwrap()), A);
+}
+
+#[test]
+fn a_desk_that_goes_meanwhile_is_no_trouble() {
+    let root = tempfile::tempdir().unwrap();
+    drop(Cache::open(root.path(), 100).unwrap());
+    // It is listed, and is not there when it is opened.
+    symlink("gone", root.path().join("desks/1-2.lock")).unwrap();
+    assert!(Cache::open(root.path(), 100).unwrap().is_set_up());
 }

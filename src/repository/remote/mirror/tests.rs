@@ -477,3 +477,24 @@ async fn a_client_that_asks_for_a_new_model_waits_for_it_to_rest() {
     mirror.look_at("n").await.unwrap();
     assert!(mirror.read("n").is_none());
 }
+
+#[tokio::test]
+async fn a_cache_that_another_server_holds_is_waited_for() {
+    let world = World::new();
+    world.store.write("at/m/1/model.onnx", "one").await;
+    drop(world.server());
+    let lock = fs::File::open(world.cache.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let mirror = Arc::new(world.server());
+    let error = mirror.set_up().await.unwrap_err();
+    assert!(matches!(error, RemoteError::Held { .. }), "{error}");
+    let looks = Arc::clone(&mirror);
+    let looking = tokio::spawn(async move { looks.first_look(INTERVAL).await });
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!looking.is_finished());
+    drop(lock);
+    looking.await.unwrap();
+    assert_eq!(content(&folder(&mirror, "m").await, "1/model.onnx"), "one");
+}
