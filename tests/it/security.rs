@@ -146,6 +146,64 @@ async fn whoever_may_look_changes_nothing_by_a_body() {
 }
 
 #[tokio::test]
+async fn health_tells_strangers_no_names_and_no_reasons() {
+    let place = Place::new();
+    place.repository.configure("secret", "nonsense = 1\n");
+    let settings = |security| RawServer {
+        security,
+        ..RawServer::default()
+    };
+    let known = settings(RawSecurity {
+        identity: Some(tokens(&place)),
+        ..RawSecurity::default()
+    });
+    let server = Node::server(&place.repository.path(), known).await;
+    let get = async |server: &Server, path: &str| {
+        let mut wire = Wire::to(server.http_address().unwrap()).await;
+        let answer = wire.ask(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+        let answer = answer.await;
+        (answer.status, answer.json())
+    };
+    for (path, status, told) in [
+        (
+            "/v2/models/nowhere/ready",
+            404,
+            "there is no such model or version",
+        ),
+        (
+            "/v2/models/m/versions/7/ready",
+            404,
+            "there is no such model or version",
+        ),
+        ("/v2/models/secret/ready", 503, "UNAVAILABLE"),
+        (
+            "/v2/health/ready",
+            503,
+            "models and versions that do not serve: 1",
+        ),
+    ] {
+        let (found, said) = get(&server, path).await;
+        let key = if found == 404 { "error" } else { "reason" };
+        assert_eq!(
+            (found, said[key].as_str()),
+            (status, Some(told)),
+            "{path}: {said}"
+        );
+    }
+    // Where nobody has to be known, all of it can be asked for anyway.
+    let open = settings(RawSecurity::default());
+    let server = Node::server(&place.repository.path(), open).await;
+    for path in [
+        "/v2/models/nowhere/ready",
+        "/v2/models/secret/ready",
+        "/v2/health/ready",
+    ] {
+        let (_, said) = get(&server, path).await;
+        assert!(said.to_string().contains("secret"), "{path}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn who_is_known_may_change_while_the_server_runs() {
     let place = Place::new();
     let file = tokens(&place);
