@@ -12,5 +12,5 @@ mod spelling;
 mod written;
 
 pub use reader::{Table, read_document, read_without};
-pub use report::{Problem, Report};
+pub use report::{Problem, Problems, Report};
 pub use written::Written;

@@ -1,14 +1,18 @@
 //! Reads a TOML document key by key, and notes every mistake with its line.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error};
 
-use crate::report::{Problem, Report};
+use crate::report::{Problem, Problems, Report};
 use crate::rule::{Rule, found};
 use crate::spelling::closest;
 use crate::written::Written;
+
+/// Bytes of a key that messages show. What is longer is nobody's slip, and could be most of the file.
+const MOST_SHOWN: usize = 64;
 
 type Entry<'d> = &'d Spanned<DeValue<'d>>;
 
@@ -44,7 +48,7 @@ pub fn read_without<T>(
 ) -> Result<T, Report> {
     let mut log = Log::new(file, "");
     log.unreadable = true;
-    log.problems.push(Problem {
+    log.problems.note(|| Problem {
         file: Some(file.to_owned()),
         ..Problem::loose("", format!("cannot be read: {reason}"))
     });
@@ -56,8 +60,10 @@ pub fn read_without<T>(
 struct Log {
     file: PathBuf,
     source: String,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
     unreadable: bool,
-    problems: Vec<Problem>,
+    problems: Problems,
 }
 
 impl Log {
@@ -65,8 +71,9 @@ impl Log {
         Self {
             file: file.to_owned(),
             source: source.to_owned(),
+            lines: source.match_indices('\n').map(|(at, _)| at + 1).collect(),
             unreadable: false,
-            problems: Vec::new(),
+            problems: Problems::default(),
         }
     }
 
@@ -74,28 +81,44 @@ impl Log {
         Table::root(document, self).visit(read)
     }
 
-    fn note(&mut self, offset: usize, key: &str, message: String) {
-        let before = self.before(offset);
-        self.problems.push(Problem {
-            file: Some(self.file.clone()),
-            line: Some(before.matches('\n').count() + 1),
-            ..Problem::loose(key, message)
+    /// Notes what is wrong at an offset: the key, and what to say.
+    fn note(&mut self, offset: usize, told: impl FnOnce() -> (String, String)) {
+        let Self { file, lines, .. } = self;
+        self.problems.note(|| {
+            let (key, message) = told();
+            Problem {
+                file: Some(file.clone()),
+                line: Some(before(lines, offset) + 1),
+                ..Problem::loose(&key, message)
+            }
         });
     }
 
     fn syntax(&mut self, error: &Error) {
         let offset = error.span().map_or(0, |span| span.start);
-        let line = self.before(offset).rsplit('\n').next();
-        let column = line.map_or(0, |line| line.chars().count()) + 1;
-        self.note(offset, "", error.message().to_owned());
-        if let Some(problem) = self.problems.last_mut() {
-            problem.column = Some(column);
-        }
+        let Self {
+            file,
+            source,
+            lines,
+            ..
+        } = self;
+        self.problems.note(|| {
+            let line = before(lines, offset);
+            let start = line.checked_sub(1).and_then(|line| lines.get(line));
+            let before = source.get(start.copied().unwrap_or(0)..offset);
+            Problem {
+                file: Some(file.clone()),
+                line: Some(line + 1),
+                column: Some(before.map_or(0, |before| before.chars().count()) + 1),
+                ..Problem::loose("", error.message().to_owned())
+            }
+        });
     }
+}
 
-    fn before(&self, offset: usize) -> &str {
-        self.source.get(..offset).unwrap_or(&self.source)
-    }
+/// How many lines end before an offset.
+fn before(lines: &[usize], offset: usize) -> usize {
+    lines.partition_point(|start| *start <= offset)
 }
 
 /// A table of a document that is being read. A key that is never asked for is unknown.
@@ -103,7 +126,10 @@ pub struct Table<'d, 'l> {
     entries: &'d DeTable<'d>,
     path: String,
     offset: usize,
+    /// The keys that were asked for, in the order in which messages name them.
     asked: Vec<&'d str>,
+    /// The same.
+    known: HashSet<&'d str>,
     log: &'l mut Log,
 }
 
@@ -114,6 +140,7 @@ impl<'d, 'l> Table<'d, 'l> {
             path: String::new(),
             offset: 0,
             asked: Vec::new(),
+            known: HashSet::new(),
             log,
         }
     }
@@ -122,7 +149,7 @@ impl<'d, 'l> Table<'d, 'l> {
     pub fn value<R: Rule>(&mut self, key: &'d str, rule: R) -> Option<R::Output> {
         let entry = self.ask(key)?;
         let path = self.path_of(key);
-        self.check(entry, &path, &rule)
+        self.check(entry, || path, &rule)
     }
 
     /// The setting's list of values; none if it is absent or no list.
@@ -131,7 +158,7 @@ impl<'d, 'l> Table<'d, 'l> {
         let path = self.path_of(key);
         let mut values = Vec::new();
         for (index, entry) in array.iter().enumerate() {
-            values.extend(self.check(entry, &format!("{path}[{index}]"), &rule));
+            values.extend(self.check(entry, || format!("{path}[{index}]"), &rule));
         }
         Some(values)
     }
@@ -166,7 +193,8 @@ impl<'d, 'l> Table<'d, 'l> {
     pub fn required<T>(&mut self, key: &str, value: Option<T>, why: &str) -> Option<T> {
         if value.is_none() && self.lacks(key) {
             let path = self.path_of(key);
-            self.log.note(self.offset, &path, format!("missing; {why}"));
+            self.log
+                .note(self.offset, || (path, format!("missing; {why}")));
         }
         value
     }
@@ -175,12 +203,13 @@ impl<'d, 'l> Table<'d, 'l> {
     pub fn contradict(&mut self, key: &str, message: String) {
         let offset = self.entries.get(key).map(|entry| entry.span().start);
         let path = self.path_of(key);
-        self.log.note(offset.unwrap_or(self.offset), &path, message);
+        let offset = offset.unwrap_or(self.offset);
+        self.log.note(offset, || (path, message));
     }
 
     /// Notes what is wrong outside the document.
     pub fn note(&mut self, problem: Problem) {
-        self.log.problems.push(problem);
+        self.log.problems.note(|| problem);
     }
 
     /// Whether nothing is wrong so far.
@@ -205,7 +234,7 @@ impl<'d, 'l> Table<'d, 'l> {
     }
 
     fn ask(&mut self, key: &'d str) -> Option<Entry<'d>> {
-        if !self.asked.contains(&key) {
+        if self.known.insert(key) {
             self.asked.push(key);
         }
         self.entries.get(key)
@@ -241,15 +270,23 @@ impl<'d, 'l> Table<'d, 'l> {
         value
     }
 
-    fn check<R: Rule>(&mut self, entry: Entry<'d>, path: &str, rule: &R) -> Option<R::Output> {
+    fn check<R: Rule>(
+        &mut self,
+        entry: Entry<'d>,
+        path: impl FnOnce() -> String,
+        rule: &R,
+    ) -> Option<R::Output> {
         rule.check(Written::Toml(entry.get_ref()))
-            .map_err(|message| self.log.note(entry.span().start, path, message))
+            .map_err(|message| self.log.note(entry.span().start, || (path(), message)))
             .ok()
     }
 
     fn refuse<T>(&mut self, entry: Entry<'d>, path: &str, allowed: &str) -> Option<T> {
-        let message = found(Written::Toml(entry.get_ref()), allowed);
-        self.log.note(entry.span().start, path, message);
+        let told = || {
+            let message = found(Written::Toml(entry.get_ref()), allowed);
+            (path.to_owned(), message)
+        };
+        self.log.note(entry.span().start, told);
         None
     }
 
@@ -257,28 +294,38 @@ impl<'d, 'l> Table<'d, 'l> {
         let entries = self.entries;
         for key in entries.keys() {
             let name: &str = key.get_ref();
-            if !self.asked.contains(&name) {
-                let message = unknown(name, &self.asked);
-                let path = self.path_of(name);
-                self.log.note(key.span().start, &path, message);
+            if !self.known.contains(name) {
+                let (around, asked) = (&self.path, &self.asked);
+                let told = || (path_of(around, name), unknown(name, asked));
+                self.log.note(key.span().start, told);
             }
         }
     }
 
     fn path_of(&self, key: &str) -> String {
-        let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        let dot = if self.path.is_empty() { "" } else { "." };
-        if !key.is_empty() && key.bytes().all(bare) {
-            format!("{}{dot}{key}", self.path)
-        } else {
-            format!("{}{dot}{key:?}", self.path)
-        }
+        path_of(&self.path, key)
+    }
+}
+
+/// The path of a key in the table at `around`.
+fn path_of(around: &str, key: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let dot = if around.is_empty() { "" } else { "." };
+    let shown = key.get(..key.floor_char_boundary(MOST_SHOWN));
+    let shown = shown.unwrap_or(key);
+    let more = if shown.len() < key.len() { "..." } else { "" };
+    if !shown.is_empty() && shown.bytes().all(bare) {
+        format!("{around}{dot}{shown}{more}")
+    } else {
+        format!("{around}{dot}{shown:?}{more}")
     }
 }
 
 fn unknown(name: &str, known: &[&str]) -> String {
     let allowed = known.join(", ");
-    match closest(name, known) {
+    // A longer one is no slip, and comparing takes time with its length.
+    let likely = (name.len() <= MOST_SHOWN).then(|| closest(name, known));
+    match likely.flatten() {
         Some(close) => format!("unknown key; did you mean {close}? allowed here: {allowed}"),
         None => format!("unknown key; allowed here: {allowed}"),
     }
@@ -287,6 +334,7 @@ fn unknown(name: &str, known: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::Text;
 
     #[test]
     fn text_that_is_not_toml_is_placed_by_line_and_column() {
@@ -310,6 +358,64 @@ mod tests {
         });
         let expected = "m.toml:2: x.\"a.b\": unknown key; allowed here: ";
         assert_eq!(report.unwrap_err().to_string(), expected);
+    }
+
+    /// What is wrong with a large file takes as long as the file is, and not as its square: minutes.
+    #[test]
+    fn of_many_mistakes_some_are_told_and_the_others_counted() {
+        let lines = |line: &dyn Fn(usize) -> String| -> String { (0..20_000).map(line).collect() };
+        let long = "k".repeat(500_000);
+        for (source, more) in [
+            (lines(&|number| format!("u{number} = 1\n")), 19_900),
+            (lines(&|number| format!("l{number} = = 1\n")), 39_900),
+            (format!("x = [{}]", "1, ".repeat(20_000)), 19_900),
+            (
+                format!("[t.{long}]\nx = [{}]", "1, ".repeat(20_000)),
+                19_900,
+            ),
+            (
+                format!(
+                    "[t]\n{}{long} = 1",
+                    lines(&|number| format!("k{number} = \"1\"\n"))
+                ),
+                0,
+            ),
+        ] {
+            let report = read_document(Path::new("m.toml"), &source, |table| {
+                table.list("x", Text);
+                table.section("t", |table| {
+                    for name in table.keys() {
+                        if name.starts_with(&long) {
+                            table.section(name, |table| table.list("x", Text));
+                        } else {
+                            table.value(name, Text);
+                        }
+                    }
+                });
+            });
+            let told = report.unwrap_err();
+            let lines = told.to_string();
+            assert!(lines.len() < 50_000, "{} bytes", lines.len());
+            match more {
+                0 => assert_eq!(told.problems().len(), 1, "{lines}"),
+                more => {
+                    assert_eq!(told.problems().len(), Problems::MOST, "{lines}");
+                    assert!(lines.ends_with(&format!("\nand {more} more")), "{lines}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_that_of_the_key() {
+        let source = "\na = 1\n\n  \"é\" = 2\nb = 3";
+        let report = read_document(Path::new("m.toml"), source, |_| ()).unwrap_err();
+        let lines: Vec<_> = report
+            .problems()
+            .iter()
+            .map(|problem| problem.line)
+            .collect();
+        assert_eq!(lines, [Some(2), Some(4), Some(5)]);
     }
 
     #[test]

@@ -47,35 +47,64 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All mistakes of a configuration; at least one. Those in no file come first, then by line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    problems: Vec<Problem>,
+/// What is wrong so far. Nobody mends more than [`Problems::MOST`] at once: the others are counted, for a
+/// text of a megabyte may have hundreds of thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    told: Vec<Problem>,
+    more: usize,
 }
+
+impl Problems {
+    /// So many are told.
+    pub const MOST: usize = 100;
+
+    /// Notes a mistake. It is made only if it is told.
+    pub fn note(&mut self, problem: impl FnOnce() -> Problem) {
+        if self.told.len() < Self::MOST {
+            self.told.push(problem());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether nothing is wrong so far.
+    pub fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+}
+
+/// The mistakes of a configuration; at least one. Those in no file come first, then by line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report(Problems);
 
 impl Report {
     /// `value` if there are no problems.
-    pub fn unless<T>(value: T, mut problems: Vec<Problem>) -> Result<T, Self> {
+    pub fn unless<T>(value: T, mut problems: Problems) -> Result<T, Self> {
         if problems.is_empty() {
             return Ok(value);
         }
-        problems.sort_by_key(|problem| (problem.file.is_some(), problem.line));
-        Err(Self { problems })
+        let place = |problem: &Problem| (problem.file.is_some(), problem.line);
+        problems.told.sort_by_key(place);
+        Err(Self(problems))
     }
 
-    /// The mistakes; at least one.
+    /// The mistakes that are told; at least one.
     pub fn problems(&self) -> &[Problem] {
-        &self.problems
+        &self.0.told
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
+        for (index, problem) in self.0.told.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(formatter, "{separator}{problem}")?;
         }
-        Ok(())
+        match self.0.more {
+            0 => Ok(()),
+            more => write!(formatter, "\nand {more} more"),
+        }
     }
 }
 

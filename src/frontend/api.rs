@@ -102,8 +102,8 @@ impl Api {
         ModelReadyResponse { ready }
     }
 
-    /// Why the server is not ready.
-    pub(super) fn why_not_ready(&self) -> String {
+    /// Why the server is not ready; without names of models if they are not for everybody.
+    pub(super) fn why_not_ready(&self, names: bool) -> String {
         if self.readiness.is_leaving() {
             return "it is about to stop".to_owned();
         }
@@ -115,14 +115,13 @@ impl Api {
         if waits.is_empty() {
             return "it does not know its models yet, or one has no executor left".to_owned();
         }
+        if !names {
+            return format!("models and versions that do not serve: {}", waits.len());
+        }
         let told = waits.iter().take(MOST_TOLD).map(|entry| {
             let version = entry.version.map(|version| format!(" {version}"));
             let (model, version) = (&entry.model, version.unwrap_or_default());
-            // Whoever looks at health need not read paths: the index has the reasons.
-            match &entry.progress {
-                Some(progress) => format!("{model}{version}: {progress}"),
-                None => format!("{model}{version}: {}", entry.state.name()),
-            }
+            format!("{model}{version}: {}", standing(entry))
         });
         let more = waits.len().saturating_sub(MOST_TOLD);
         let more = (more > 0).then(|| format!("and {more} more"));
@@ -141,6 +140,31 @@ impl Api {
             Err(status) => Ok(Some(status.message)),
             Ok(_) => Ok(None),
         }
+    }
+
+    /// The same for whoever need not be known: no other model's name, and nothing of what a load that
+    /// failed has said.
+    pub(super) fn where_it_stands(
+        &self,
+        name: &str,
+        version: &str,
+    ) -> Result<Option<String>, Status> {
+        match self.why_no_answer(name, version) {
+            Ok(reason) => Ok(reason.and_then(|_| self.standing_of(name, version))),
+            Err(status) if status.code == Code::NotFound => {
+                Err(Status::not_found("there is no such model or version"))
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    fn standing_of(&self, name: &str, version: &str) -> Option<String> {
+        let version: Option<u64> = version.parse().ok();
+        let is_asked_for = |entry: &&IndexEntry| {
+            *entry.model == *name && (version.is_none() || entry.version == version)
+        };
+        let index = self.engine.catalog().index();
+        index.iter().rfind(is_asked_for).map(standing)
     }
 
     pub(super) fn server_metadata(&self) -> ServerMetadataResponse {
@@ -240,6 +264,14 @@ impl Api {
 
     fn version(&self, name: &str, version: &str) -> Result<Arc<Version>, Status> {
         self.engine.catalog().resolve(name, version)
+    }
+}
+
+/// How far a version is, or its state. Whoever looks at health need not read paths: the index has the reasons.
+fn standing(entry: &IndexEntry) -> String {
+    match &entry.progress {
+        Some(progress) => progress.to_string(),
+        None => entry.state.name().to_owned(),
     }
 }
 

@@ -163,7 +163,9 @@ impl Frontend {
             return grpc();
         }
         if protocols.rest {
-            routes = routes.merge(rest::routes(self.api.clone(), self.limits));
+            let tells_all = !self.security.knows_callers();
+            let rest = rest::routes(self.api.clone(), self.limits, tells_all);
+            routes = routes.merge(rest);
             if let Some(console) = self.console.clone() {
                 routes = routes.merge(self.console_routes(console));
             }

@@ -158,6 +158,11 @@ impl Security {
         self.tls.is_some()
     }
 
+    /// Whether who asks has to be known, for all but health.
+    pub(super) fn knows_callers(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// Whether requests are to tell who is at the other end.
     pub(super) fn wants_peers(&self) -> bool {
         self.identity.is_some() || self.clients.is_some()

@@ -15,8 +15,8 @@ use crate::model::{ModelPolicy, VersionId, VersionPolicy};
 const CONFIGURATION: &str = "model.toml";
 /// The file that says it where there is no `model.toml`, in Triton's form.
 const TRITON: &str = "config.pbtxt";
-/// More than any configuration takes, with a ModelConfig for each of thousands of tensors.
-const MOST_CONFIGURATION: u64 = 16 << 20;
+/// More than any configuration takes, with an entry for each of thousands of tensors.
+const MOST_CONFIGURATION: u64 = 1 << 20;
 /// The model's file in a version's folder, if the policy names no other.
 const MODEL: &str = "model.onnx";
 

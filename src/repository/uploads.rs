@@ -1,12 +1,14 @@
 //! Files that clients send with a load, kept for as long as the model is served.
 
-use std::fs::{self, DirBuilder};
+mod root;
+
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ModelFolder, RepositoryError};
+use root::{Root, clear_abandoned, private_folder};
 
 /// Folders in each other that a path may name; a model has no reason for more.
 const MOST_DEPTH: usize = 8;
@@ -21,12 +23,14 @@ const MOST_UPLOADS: usize = 1000;
 #[derive(Debug)]
 pub struct Uploads {
     limit: u64,
+    /// Where the folder is made.
+    parent: PathBuf,
     kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    root: Option<PathBuf>,
+    root: Option<Root>,
     bytes: u64,
     count: usize,
     next: u64,
@@ -41,10 +45,17 @@ pub struct Upload {
 }
 
 impl Uploads {
-    /// Takes in up to so many bytes at a time.
+    /// Takes in up to so many bytes at a time. Removes what servers have left that were killed: nobody
+    /// counts it against their limits.
     pub fn new(limit: u64) -> Arc<Self> {
+        Self::below(&std::env::temp_dir(), limit)
+    }
+
+    fn below(parent: &Path, limit: u64) -> Arc<Self> {
+        clear_abandoned(parent);
         Arc::new(Self {
             limit,
+            parent: parent.to_owned(),
             kept: Mutex::default(),
         })
     }
@@ -87,18 +98,12 @@ impl Uploads {
         if bytes > room {
             return Err(RepositoryError::Crowded { bytes, room });
         }
-        let root = match &kept.root {
-            Some(root) => root.clone(),
-            None => {
-                let temporary = std::env::temp_dir();
-                let root = own_folder(&temporary).map_err(failed(&temporary))?;
-                kept.root.insert(root).clone()
-            }
-        };
         let number = kept.next;
         kept.next += 1;
-        let path = root.join(format!("{number}-{model}"));
-        folder(&path).map_err(failed(&path))?;
+        let name = format!("{number}-{model}");
+        let path = kept
+            .folder(&self.parent, &name)
+            .map_err(failed(&self.parent))?;
         kept.bytes += bytes;
         kept.count += 1;
         Ok(Upload {
@@ -113,12 +118,20 @@ impl Uploads {
     }
 }
 
-impl Drop for Uploads {
-    fn drop(&mut self) {
-        if let Some(root) = self.lock().root.take() {
-            // What cannot be removed is the system's to clean up.
-            let _ = fs::remove_dir_all(root);
+impl Kept {
+    /// A new folder of this name, in a root that is made if there is none.
+    fn folder(&mut self, parent: &Path, name: &str) -> io::Result<PathBuf> {
+        if let Some(root) = &self.root {
+            let path = root.path().join(name);
+            match private_folder(&path) {
+                // Somebody has cleaned up.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                made => return made.map(|()| path),
+            }
         }
+        let root = self.root.insert(Root::make(parent)?);
+        let path = root.path().join(name);
+        private_folder(&path).map(|()| path)
     }
 }
 
@@ -129,23 +142,6 @@ impl Drop for Upload {
         kept.bytes -= self.bytes;
         kept.count -= 1;
     }
-}
-
-/// A new folder that nobody else has, or may look into.
-fn own_folder(parent: &Path) -> io::Result<PathBuf> {
-    let id = std::process::id();
-    for number in 0..1000 {
-        let path = parent.join(format!("jitney-{id}-{number}"));
-        match folder(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| path),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -219,6 +215,36 @@ mod tests {
         assert!(root.exists());
         drop(uploads);
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_root_that_somebody_has_removed_is_made_again() {
+        let temporary = tempfile::tempdir().unwrap();
+        let uploads = Uploads::below(temporary.path(), 10);
+        let came = files("1/model.onnx", 6);
+        let (folder, upload) = uploads.take("m", CONFIG, &came).unwrap();
+        drop(upload);
+        fs::remove_dir(folder.path.parent().unwrap()).unwrap();
+        let (folder, _upload) = uploads.take("m", CONFIG, &came).unwrap();
+        assert_eq!(fs::read(folder.path.join("1/model.onnx")).unwrap(), [7; 6]);
+    }
+
+    #[test]
+    fn what_a_killed_server_has_left_goes_and_what_a_living_one_has_stays() {
+        let temporary = tempfile::tempdir().unwrap();
+        let living = Uploads::below(temporary.path(), 10);
+        let came = files("1/model.onnx", 6);
+        let (kept, _upload) = living.take("m", CONFIG, &came).unwrap();
+        let root = kept.path.parent().unwrap();
+        // Its lock went with the process that held it.
+        let mut left = root.as_os_str().to_owned();
+        left.push("0");
+        fs::create_dir_all(Path::new(&left).join("0-m/1")).unwrap();
+        let foreign = temporary.path().join("notes");
+        fs::create_dir(&foreign).unwrap();
+        let _next = Uploads::below(temporary.path(), 10);
+        assert!(!Path::new(&left).exists());
+        assert!(kept.path.join("1/model.onnx").exists() && foreign.exists());
     }
 
     #[test]

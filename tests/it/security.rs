@@ -100,6 +100,109 @@ async fn each_role_has_its_own_calls_over_rest() {
     assert!(challenge.unwrap().starts_with("Basic"));
 }
 
+/// Nobody who may only look changes anything, by whatever a request for it carries.
+async fn assert_bodies_of_looks_are_not_read(address: SocketAddr, headers: &str) {
+    for path in [
+        "/v2/logging",
+        "/v2/trace/setting",
+        "/v2/models/m/trace/setting",
+    ] {
+        let answer = async |method: &str, body: &str| {
+            let mut wire = Wire::to(address).await;
+            let length = body.len();
+            wire.send(format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+            ))
+            .await;
+            match method {
+                "HEAD" => wire.answer_without_body().await,
+                _ => wire.answer().await,
+            }
+        };
+        // A change of what there is none of would be refused.
+        let changes = "{\"nonsense\": []}";
+        let plain = answer("GET", "").await;
+        let laden = answer("GET", changes).await;
+        assert_eq!(
+            (laden.status, laden.json()),
+            (plain.status, plain.json()),
+            "{path}"
+        );
+        assert_eq!(answer("HEAD", changes).await.status, plain.status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_look_changes_nothing_by_a_body() {
+    let place = Place::new();
+    let server = place
+        .server(RawSecurity {
+            identity: Some(tokens(&place)),
+            ..RawSecurity::default()
+        })
+        .await;
+    let address = server.http_address().unwrap();
+    assert_bodies_of_looks_are_not_read(address, "x-api-key: observe\r\n").await;
+}
+
+#[tokio::test]
+async fn health_tells_strangers_no_names_and_no_reasons() {
+    let place = Place::new();
+    place.repository.configure("secret", "nonsense = 1\n");
+    let settings = |security| RawServer {
+        security,
+        ..RawServer::default()
+    };
+    let known = settings(RawSecurity {
+        identity: Some(tokens(&place)),
+        ..RawSecurity::default()
+    });
+    let server = Node::server(&place.repository.path(), known).await;
+    let get = async |server: &Server, path: &str| {
+        let mut wire = Wire::to(server.http_address().unwrap()).await;
+        let answer = wire.ask(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+        let answer = answer.await;
+        (answer.status, answer.json())
+    };
+    for (path, status, told) in [
+        (
+            "/v2/models/nowhere/ready",
+            404,
+            "there is no such model or version",
+        ),
+        (
+            "/v2/models/m/versions/7/ready",
+            404,
+            "there is no such model or version",
+        ),
+        ("/v2/models/secret/ready", 503, "UNAVAILABLE"),
+        (
+            "/v2/health/ready",
+            503,
+            "models and versions that do not serve: 1",
+        ),
+    ] {
+        let (found, said) = get(&server, path).await;
+        let key = if found == 404 { "error" } else { "reason" };
+        assert_eq!(
+            (found, said[key].as_str()),
+            (status, Some(told)),
+            "{path}: {said}"
+        );
+    }
+    // Where nobody has to be known, all of it can be asked for anyway.
+    let open = settings(RawSecurity::default());
+    let server = Node::server(&place.repository.path(), open).await;
+    for path in [
+        "/v2/models/nowhere/ready",
+        "/v2/models/secret/ready",
+        "/v2/health/ready",
+    ] {
+        let (_, said) = get(&server, path).await;
+        assert!(said.to_string().contains("secret"), "{path}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn who_is_known_may_change_while_the_server_runs() {
     let place = Place::new();
@@ -247,6 +350,7 @@ async fn beyond_the_machine_nobody_controls_who_is_not_known() {
     ] {
         assert_eq!(ask(address, head, "").await.0, expected, "{head}");
     }
+    assert_bodies_of_looks_are_not_read(address, "").await;
     // Its other port is of this machine alone.
     let channel = Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
     let mut local = Client::new(channel.connect().await.unwrap());

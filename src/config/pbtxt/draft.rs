@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::places::Places;
 use crate::config::rule::{FILE_NAMES, is_file_name};
-use jitney_settings::{Problem, Report};
+use jitney_settings::{Problem, Problems, Report};
 
 /// What is wrong so far, and where fields are.
 pub(super) struct Draft {
     file: Option<PathBuf>,
     pub(super) places: Places,
-    problems: Vec<Problem>,
+    problems: Problems,
 }
 
 impl Draft {
@@ -19,19 +19,25 @@ impl Draft {
         Self {
             file: file.map(Path::to_owned),
             places: Places::default(),
-            problems: Vec::new(),
+            problems: Problems::default(),
         }
     }
 
     /// The field at `path` is wrong.
     pub(super) fn note(&mut self, path: &str, message: impl Into<String>) {
-        self.note_at(self.places.line(path), path, message);
+        let (file, places) = (&self.file, &self.places);
+        self.problems.note(|| Problem {
+            file: file.clone(),
+            line: places.line(path),
+            ..Problem::loose(path, message.into())
+        });
     }
 
     /// Something on this line is wrong.
     pub(super) fn note_at(&mut self, line: Option<usize>, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem {
-            file: self.file.clone(),
+        let file = &self.file;
+        self.problems.note(|| Problem {
+            file: file.clone(),
             line,
             ..Problem::loose(path, message.into())
         });

@@ -208,7 +208,10 @@ fn descend(value: &Value, path: &str, draft: &mut Draft) {
         Value::Message(message) => walk(message, path, draft),
         Value::List(values) => {
             for (index, value) in values.iter().enumerate() {
-                descend(value, &format!("{path}[{index}]"), draft);
+                // Nothing is in a number, of which there may be hundreds of thousands.
+                if matches!(value, Value::Message(_)) {
+                    descend(value, &format!("{path}[{index}]"), draft);
+                }
             }
         }
         Value::Map(entries) => {

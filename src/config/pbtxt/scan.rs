@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::places::Places;
+use super::places::{MOST_PATH, Places};
 
 /// Nothing in a ModelConfig is nearly as deep; the parser takes a level of the stack for each.
 const MOST_DEPTH: usize = 32;
@@ -24,7 +24,7 @@ pub(super) struct TooDeep(pub(super) usize);
 
 /// Looks over `source`. A text that no parser takes comes out as wrong as it was.
 pub(super) fn scan(source: &str) -> Result<Scanned, TooDeep> {
-    let mut scanner = Scanner::default();
+    let mut scanner = Scanner::new();
     let mut rest = source;
     while let Some(token) = Token::first(rest) {
         scanner.take(&token)?;
@@ -101,9 +101,10 @@ enum Expects {
 }
 
 /// A message or a list that has been opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Frame {
-    path: String,
+    /// None if it is too long to be kept, as are those of all that is in it.
+    path: Option<String>,
     line: usize,
     /// Of a list: how many elements were before it and in it.
     elements: Option<usize>,
@@ -111,7 +112,18 @@ struct Frame {
     counts: HashMap<String, usize>,
 }
 
-#[derive(Debug, Default)]
+impl Frame {
+    fn open(path: Option<String>, line: usize, elements: Option<usize>) -> Self {
+        Self {
+            path,
+            line,
+            elements,
+            counts: HashMap::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Scanner {
     text: String,
     line: usize,
@@ -128,6 +140,21 @@ struct Scanner {
 }
 
 impl Scanner {
+    fn new() -> Self {
+        Self {
+            text: String::new(),
+            line: 0,
+            fields: Vec::new(),
+            start: None,
+            places: Places::default(),
+            outer: Frame::open(Some(String::new()), 0, None),
+            frames: Vec::new(),
+            expects: Expects::default(),
+            field: (String::new(), 0),
+            comma: None,
+        }
+    }
+
     fn take(&mut self, token: &Token<'_>) -> Result<(), TooDeep> {
         match *token {
             Token::Space(_) => {}
@@ -154,7 +181,7 @@ impl Scanner {
         *count += 1;
         self.field = (name.to_owned(), number);
         let path = self.path();
-        self.places.put(&path, self.line + 1);
+        self.put(path.as_deref());
         self.expects = Expects::Separator;
     }
 
@@ -163,9 +190,9 @@ impl Scanner {
             // One more part of a text, or a mistake.
             return;
         }
-        let line = self.line;
-        if let Some(element) = self.element() {
-            self.places.put(&element, line + 1);
+        if self.frame().elements.is_some() {
+            let element = self.element();
+            self.put(element.as_deref());
             return;
         }
         if self.field.0 == "key" {
@@ -177,12 +204,22 @@ impl Scanner {
     /// The entry of a map is called by its key from here on.
     fn call(&mut self, key: &str) {
         let frame = self.frame();
-        let Some(base) = frame.path.rfind('[').and_then(|end| frame.path.get(..end)) else {
+        let Some((base, _)) = frame.path.as_deref().and_then(|path| path.rsplit_once('[')) else {
             return;
         };
-        frame.path = format!("{base}[{key}]");
-        let (path, line) = (frame.path.clone(), frame.line);
-        self.places.put(&path, line);
+        let called = short(base, "[", key, "]");
+        frame.path.clone_from(&called);
+        let line = frame.line;
+        if let Some(called) = called {
+            self.places.put(&called, line);
+        }
+    }
+
+    /// The field at this path is on this line.
+    fn put(&mut self, path: Option<&str>) {
+        if let Some(path) = path {
+            self.places.put(path, self.line + 1);
+        }
     }
 
     fn mark(&mut self, mark: &str) -> Result<(), TooDeep> {
@@ -206,33 +243,31 @@ impl Scanner {
     }
 
     fn open_message(&mut self) -> Result<(), TooDeep> {
-        let path = match self.element() {
-            Some(element) => element,
+        let path = match self.frame().elements {
+            Some(_) => self.element(),
             None => self.path(),
         };
-        self.places.put(&path, self.line + 1);
+        self.put(path.as_deref());
         self.expects = Expects::Name;
         self.open(path, None)
     }
 
     fn open_list(&mut self) -> Result<(), TooDeep> {
         let before = self.field.1;
-        let path = self.path();
-        let base = path.get(..path.rfind('[').unwrap_or(path.len()));
+        let mut path = self.path();
+        if let Some(path) = &mut path {
+            path.truncate(path.rfind('[').unwrap_or(path.len()));
+        }
         self.expects = Expects::Value;
-        self.open(base.unwrap_or(&path).to_owned(), Some(before))
+        self.open(path, Some(before))
     }
 
-    fn open(&mut self, path: String, elements: Option<usize>) -> Result<(), TooDeep> {
+    fn open(&mut self, path: Option<String>, elements: Option<usize>) -> Result<(), TooDeep> {
         if self.frames.len() >= MOST_DEPTH {
             return Err(TooDeep(self.line + 1));
         }
-        self.frames.push(Frame {
-            path,
-            line: self.line + 1,
-            elements,
-            counts: HashMap::new(),
-        });
+        let frame = Frame::open(path, self.line + 1, elements);
+        self.frames.push(frame);
         Ok(())
     }
 
@@ -240,7 +275,9 @@ impl Scanner {
         let Some(closed) = self.frames.pop() else {
             return;
         };
-        if let (Some(count), Some(name)) = (closed.elements, closed.path.rsplit('.').next()) {
+        if let (Some(count), Some(path)) = (closed.elements, &closed.path)
+            && let Some(name) = path.rsplit('.').next()
+        {
             let counts = &mut self.frame().counts;
             counts.insert(name.to_owned(), count);
         }
@@ -250,20 +287,21 @@ impl Scanner {
         };
     }
 
-    /// The path of the next element, if a list is open.
+    /// The path of the next element of the list that is open, unless it is too long.
     fn element(&mut self) -> Option<String> {
         let frame = self.frame();
         let number = frame.elements?;
         frame.elements = Some(number + 1);
-        Some(format!("{}[{number}]", frame.path))
+        Some(format!("{}[{number}]", frame.path.as_deref()?))
     }
 
-    /// The path of the field whose value comes next.
-    fn path(&mut self) -> String {
-        let (name, number) = self.field.clone();
-        let frame = self.frame();
-        let dot = if frame.path.is_empty() { "" } else { "." };
-        format!("{}{dot}{name}[{number}]", frame.path)
+    /// The path of the field whose value comes next, unless it is too long.
+    fn path(&self) -> Option<String> {
+        let around = self.frames.last().unwrap_or(&self.outer);
+        let around = around.path.as_deref()?;
+        let (name, number) = &self.field;
+        let dot = if around.is_empty() { "" } else { "." };
+        short(around, dot, name, &format!("[{number}]"))
     }
 
     fn frame(&mut self) -> &mut Frame {
@@ -282,6 +320,13 @@ impl Scanner {
             self.fields.push(start..self.text.len());
         }
     }
+}
+
+/// The parts of a path put together, unless they are too long for any field that there is. They are as
+/// much as the whole text, and it may be asked for them at each of its signs.
+fn short(around: &str, before: &str, name: &str, after: &str) -> Option<String> {
+    let length = around.len() + before.len() + name.len() + after.len();
+    (length <= MOST_PATH).then(|| [around, before, name, after].concat())
 }
 
 #[cfg(test)]
@@ -324,6 +369,30 @@ mod tests {
         }
         assert!(places.is_written("b") && !places.is_written("c"));
         assert_eq!(places.line("z"), None);
+    }
+
+    #[test]
+    fn a_text_takes_no_more_memory_than_it_should() {
+        let long = "n".repeat(10_000);
+        for source in [
+            format!("a [1]\n{long} [{}]\nb: 1", "1,".repeat(20_000)),
+            format!("a [1]\n{long} {{ {} }}\nb: 1", "{}".repeat(20_000)),
+            format!(
+                "a [1]\nm {{ key: \"{long}\" v [{}] }}\nb: 1",
+                "1,".repeat(20_000)
+            ),
+            format!(
+                "a [1]\n{}{}\nb: 1",
+                "nested {".repeat(31),
+                "x: 1 ".repeat(150_000)
+            ),
+        ] {
+            let places = scan(&source).unwrap().places;
+            assert!(places.size() < 32 << 20, "{}", places.size());
+            assert_eq!(places.line("a[0]"), Some(1));
+            // What is not kept is where that is which is around it.
+            assert_eq!(places.line(&format!("m[{long}].v[7]")), places.line("m"));
+        }
     }
 
     #[test]

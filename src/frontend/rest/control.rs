@@ -33,7 +33,7 @@ pub(super) async fn server_ready(State(rest): State<Rest>) -> Answer {
     let ready = rest.api.server_ready().ready;
     let said = ServerReady {
         ready,
-        reason: (!ready).then(|| rest.api.why_not_ready()),
+        reason: (!ready).then(|| rest.api.why_not_ready(rest.health_tells_all)),
     };
     Ok((readiness(ready), plain(&said)).into_response())
 }
@@ -53,7 +53,8 @@ pub(super) async fn model_ready(State(rest): State<Rest>, named: Named) -> Answe
     let ready = rest.api.model_ready(&asked).ready;
     let reason = match ready {
         true => None,
-        false => rest.api.why_no_answer(&asked.name, &asked.version)?,
+        false if rest.health_tells_all => rest.api.why_no_answer(&asked.name, &asked.version)?,
+        false => rest.api.where_it_stands(&asked.name, &asked.version)?,
     };
     let said = ModelReady {
         name: asked.name,

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Rest, Route};
+use super::{Answer, Rest, Route, Served};
 use crate::proto::log_settings_request::SettingValue as LogGiven;
 use crate::proto::log_settings_request::setting_value::ParameterChoice as LogGivenChoice;
 use crate::proto::log_settings_response::setting_value::ParameterChoice as LogSaidChoice;
@@ -29,9 +29,9 @@ pub(super) struct Target {
 #[rustfmt::skip] // a table
 pub(super) fn table() -> Vec<Route> {
     vec![
-        ("/v2/logging", get(logging).post(logging)),
-        ("/v2/trace/setting", get(trace).post(trace)),
-        ("/v2/models/{model}/trace/setting", get(trace).post(trace)),
+        ("/v2/logging", get(logging).post(change_logging)),
+        ("/v2/trace/setting", get(trace).post(change_trace)),
+        ("/v2/models/{model}/trace/setting", get(trace).post(change_trace)),
         ("/v2/systemsharedmemory/status", get(system_status)),
         ("/v2/systemsharedmemory/unregister", post(system_unregister)),
         ("/v2/systemsharedmemory/region/{region}/status", get(system_status)),
@@ -155,8 +155,13 @@ pub(super) async fn cuda_unregister(State(rest): State<Rest>, named: Named) -> A
     written(json!({}))
 }
 
-/// Says what is logged, and changes it first if there is a body.
-pub(super) async fn logging(State(rest): State<Rest>, request: Request) -> Answer {
+/// Says what is logged. A body is never read, for this is no operator's call.
+pub(super) async fn logging(State(rest): State<Rest>) -> Answer {
+    log_settings(&rest, LogSettingsRequest::default())
+}
+
+/// Changes what is logged, and says it.
+pub(super) async fn change_logging(State(rest): State<Rest>, request: Request) -> Answer {
     let given: Map<String, Value> = rest.read(request).await?;
     let settings = given.into_iter().map(|(name, value)| {
         let parameter_choice = log_choice(&value)
@@ -164,7 +169,11 @@ pub(super) async fn logging(State(rest): State<Rest>, request: Request) -> Answe
         Ok((name, LogGiven { parameter_choice }))
     });
     let settings = settings.collect::<Result<HashMap<_, _>, Status>>()?;
-    let said = rest.api.log_settings(LogSettingsRequest { settings })?;
+    log_settings(&rest, LogSettingsRequest { settings })
+}
+
+fn log_settings(rest: &Served, asked: LogSettingsRequest) -> Answer {
+    let said = rest.api.log_settings(asked)?;
     let said = said.settings.into_iter().map(|(name, said)| {
         let value = match said.parameter_choice {
             Some(LogSaidChoice::BoolParam(truth)) => truth.into(),
@@ -189,17 +198,35 @@ fn log_choice(value: &Value) -> Result<Option<LogGivenChoice>, Status> {
     }))
 }
 
-/// Says what is traced of a model, or of all.
-pub(super) async fn trace(State(rest): State<Rest>, named: Named, request: Request) -> Answer {
+/// Says what is traced of a model, or of all. A body is never read, for this is no operator's call.
+pub(super) async fn trace(State(rest): State<Rest>, named: Named) -> Answer {
+    let asked = TraceSettingRequest {
+        model_name: name(named)?,
+        ..TraceSettingRequest::default()
+    };
+    trace_setting(&rest, &asked)
+}
+
+/// Changes what is traced of a model, or of all, and says it.
+pub(super) async fn change_trace(
+    State(rest): State<Rest>,
+    named: Named,
+    request: Request,
+) -> Answer {
     let given: Map<String, Value> = rest.read(request).await?;
     let settings = given.into_iter().map(|(name, value)| {
         let value = trace_values(value);
         (name, TraceGiven { value })
     });
-    let said = rest.api.trace_setting(&TraceSettingRequest {
+    let asked = TraceSettingRequest {
         model_name: name(named)?,
         settings: settings.collect(),
-    })?;
+    };
+    trace_setting(&rest, &asked)
+}
+
+fn trace_setting(rest: &Served, asked: &TraceSettingRequest) -> Answer {
+    let said = rest.api.trace_setting(asked)?;
     let said = said.settings.into_iter().map(|(name, said)| {
         let value: Value = match name.as_str() {
             // The only one that may have several.

@@ -38,6 +38,9 @@ const LEAST_COMPRESSED: u16 = 1024;
 struct Served {
     api: Api,
     limits: Limits,
+    /// Whether health, for which nobody has to be known, gives names and reasons: everybody may ask for
+    /// them elsewhere.
+    health_tells_all: bool,
 }
 
 /// Each request has it for itself, which is to cost one count and not one for each part.
@@ -46,7 +49,7 @@ type Rest = Arc<Served>;
 pub(super) type Answer = Result<Response, Refusal>;
 
 /// The routes, and what stands before all of them.
-pub(super) fn routes(api: Api, limits: Limits) -> Router {
+pub(super) fn routes(api: Api, limits: Limits, health_tells_all: bool) -> Router {
     let table = table().into_iter().chain(extensions::table());
     table
         .fold(Router::new(), |routes, (path, methods)| {
@@ -58,7 +61,11 @@ pub(super) fn routes(api: Api, limits: Limits) -> Router {
             header: CONTENT_ENCODING,
             layer: RequestDecompressionLayer::new(),
         })
-        .with_state(Arc::new(Served { api, limits }))
+        .with_state(Arc::new(Served {
+            api,
+            limits,
+            health_tells_all,
+        }))
 }
 
 /// Tensors alone are worth compressing; tritonclient for asyncio asks for it always, and cannot read

@@ -31,8 +31,13 @@ impl Shelf {
         let name = format!("{PREFIX}{unix_ms:013}-{number:06}{SUFFIX}");
         let path = self.folder.join(&name);
         let desk = self.folder.join(format!(".{name}"));
-        fs::write(&desk, serde_json::to_vec_pretty(told)?)?;
-        fs::rename(&desk, &path)?;
+        let written = fs::write(&desk, serde_json::to_vec_pretty(told)?);
+        let written = written.and_then(|()| fs::rename(&desk, &path));
+        if let Err(error) = written {
+            // A disk that is full would be fuller with each half of a file.
+            let _ = fs::remove_file(&desk);
+            return Err(error);
+        }
         self.clear()?;
         Ok(path)
     }
@@ -60,6 +65,17 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_file_that_cannot_be_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(folder.path(), 2);
+        // A folder stands where the file is to be.
+        let taken = folder.path().join("breach-0000000000001-000001.json");
+        fs::create_dir(&taken).unwrap();
+        shelf.put(1, 1, &[1]).unwrap_err();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
 
     #[test]
     fn the_oldest_go_and_what_is_not_ours_stays() {
