@@ -340,11 +340,13 @@ impl Lane {
     /// Takes a request out of the queue; false if it has left already.
     fn cancel(&self, id: ItemId) -> bool {
         let mut core = self.lock();
-        let queued = core.batcher.cancel(id);
-        let job = if queued { core.unseat(id) } else { None };
+        let job = core.cancel(id);
+        let others = core.others.take();
         drop(core);
-        drop(job);
-        queued
+        if let Some(limiter) = others {
+            limiter.wake();
+        }
+        job.is_some()
     }
 
     /// Puts a request behind all that have not waited too long; gives its new number.

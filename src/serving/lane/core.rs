@@ -141,7 +141,7 @@ impl Core {
                 None => self.idle.push(instance),
             }
         };
-        if self.limited && (step != Step::Dispatch || self.batcher.is_empty()) {
+        if step != Step::Dispatch || self.batcher.is_empty() {
             self.rest();
         }
         if step == Step::Dispatch {
@@ -212,12 +212,27 @@ impl Core {
 
     /// Nothing is to leave now for which a free instance would wait.
     fn rest(&mut self) {
-        let idle = self.idle.iter();
-        for stake in idle.filter_map(|one| one.berth.stake.as_ref()) {
-            if stake.rest() {
-                self.others = Some(Arc::clone(stake.limiter()));
+        if self.limited {
+            for instance in &self.idle {
+                rest(instance, &mut self.others);
             }
         }
+    }
+
+    /// An instance can run nothing for now, and waits for nothing.
+    pub(super) fn rest_broken(&mut self, instance: &Instance) {
+        rest(instance, &mut self.others);
+    }
+
+    /// Takes an item out of the queue; none if it has left already.
+    pub(super) fn cancel(&mut self, id: ItemId) -> Option<Job> {
+        if !self.batcher.cancel(id) {
+            return None;
+        }
+        if self.batcher.is_empty() {
+            self.rest();
+        }
+        self.unseat(id)
     }
 
     /// An instance that nobody is running, if there is one on a device where it is this version's
@@ -360,6 +375,7 @@ impl Core {
     /// Empties the queue and hands out whoever was in it.
     pub(super) fn strand(&mut self) -> Vec<Job> {
         self.batcher.drain();
+        self.rest();
         let jobs: Vec<Job> = self.jobs.iter_mut().filter_map(Option::take).collect();
         jobs.iter().for_each(|job| self.levels.left(job.item.level));
         jobs
@@ -381,8 +397,15 @@ fn may_go(instance: &Instance, now: Moment, others: &mut Option<Arc<Limiter>>) -
         return resources;
     }
     // Whoever waits for its turn waits for nothing else.
-    if stake.rest() {
+    rest(instance, others);
+    false
+}
+
+/// Takes an instance out of those who wait for resources. Notes whether others have to be woken.
+fn rest(instance: &Instance, others: &mut Option<Arc<Limiter>>) {
+    if let Some(stake) = &instance.berth.stake
+        && stake.rest()
+    {
         *others = Some(Arc::clone(stake.limiter()));
     }
-    false
 }

@@ -43,6 +43,8 @@ impl Lane {
         if broken.death.is_some() {
             core.count_returning(group, |returning| returning + 1);
         }
+        // Another that waits with it asks again: it is woken below.
+        core.rest_broken(instance);
         core.down.clone_from(&broken.status.message);
         core.take_out(taken_out);
         // Those that had the same worker are not to run what it died of.
@@ -96,9 +98,13 @@ impl Lane {
         };
         let reason = core.down.clone();
         let wake = core.claim_thread();
+        let others = core.others.take();
         drop(core);
         if wake {
             self.work.notify_one();
+        }
+        if let Some(limiter) = others {
+            limiter.wake();
         }
         self.changes.note();
         for job in stranded {

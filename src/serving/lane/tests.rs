@@ -4,6 +4,8 @@
 //! Whatever comes, every request is answered once, with its own answer or with a reason that holds.
 //! `JITNEY_SEED=7 cargo test worlds` plays one of them.
 
+mod steps;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
