@@ -17,8 +17,9 @@ pub(in crate::serving) enum Next {
     Run(Box<Instance>),
     /// Make this instance whole; it broke for this reason.
     Mend(Box<Instance>, Broken),
-    /// The lane is closed and empty.
-    End,
+    /// The lane is closed and empty, and this instance is done with. It is dropped without the lane's
+    /// lock, because what it needed is others' then, and they are woken.
+    End(Box<Instance>),
 }
 
 /// What a thread that has nothing to do finds.
@@ -150,7 +151,9 @@ impl Core {
         }
         instance.berth.turn.rest();
         if step == Step::Idle && self.closed {
-            return Decision::Do(Next::End);
+            // It runs nothing that may yet be queued again.
+            self.count_alive(instance.berth.group, |alive| alive.saturating_sub(1));
+            return Decision::Do(Next::End(instance));
         }
         self.idle.push(instance);
         match step {

@@ -79,6 +79,16 @@ impl Lane {
         self.tell_down(core);
     }
 
+    /// An executor that is down is not made again, because the lane is closed. Whoever was queued
+    /// meanwhile is told so, if it was the last that was waited for.
+    pub(in crate::serving) fn executor_given_up(&self, group: usize, awaited: bool) {
+        let mut core = self.lock();
+        if awaited {
+            core.count_returning(group, |returning| returning.saturating_sub(1));
+        }
+        self.tell_down(core);
+    }
+
     /// Why the version is left alone, if it is now.
     fn died(&self, instance: &Instance, death: &Death) -> Option<String> {
         let taken_out = self
@@ -187,17 +197,23 @@ impl Lane {
     /// and has nothing left for them to do.
     pub(in crate::serving) fn closed_while_resting(&self) -> bool {
         let pause = self.breaker.pause(self.clock.now());
-        !pause.is_zero() && self.closed_within(pause)
+        !pause.is_zero() && self.ends_within(pause, |core| core.batcher.is_empty())
     }
 
     /// Blocks for this long; true at once when the lane is closed.
     pub(in crate::serving) fn closed_within(&self, pause: Duration) -> bool {
+        self.ends_within(pause, |_| true)
+    }
+
+    /// Blocks for this long; true at once when the lane is closed and that holds.
+    fn ends_within(&self, pause: Duration, holds: impl Fn(&Core) -> bool) -> bool {
         let until = self.clock.now() + pause;
         let mut core = self.lock();
         loop {
             let left = until.since(self.clock.now());
-            if core.closed || left.is_zero() {
-                return core.closed;
+            let ends = core.closed && holds(&core);
+            if ends || left.is_zero() {
+                return ends;
             }
             core = self
                 .closing

@@ -417,7 +417,7 @@ impl World {
                     let takes = Duration::from_micros(100 + self.random.below(5_000));
                     self.at(now + takes, Event::Ends { lane, instance });
                 }
-                Decision::Do(Next::Mend(..) | Next::End) => panic!("nobody drives or closes it"),
+                Decision::Do(Next::Mend(..) | Next::End(_)) => panic!("nobody drives or closes it"),
                 Decision::Wait => return,
                 Decision::WaitUntil(moment) => return self.at(moment, Event::Wakes { lane }),
                 Decision::Hold => return self.at(now + AHEAD, Event::Wakes { lane }),

@@ -278,3 +278,49 @@ fn a_version_that_is_taken_out_holds_nobody_up() {
     drop(small.give_back(other));
 }
 
+#[test]
+fn nobody_waits_for_an_executor_that_has_ended() {
+    let executors = vec![failing([lost()]), failing([lost()])];
+    let lane = lane(executors, None, virtual_clock(), false);
+    let mut seat = submit(&lane);
+    let mut running = departs(&lane);
+    lane.close();
+    assert!(matches!(lane.next(None), Next::End(_)));
+    assert_eq!(lane.executors_alive(), 1);
+    let broken = running.serve().unwrap_err();
+    lane.executor_down(&mut running, &broken);
+    assert_eq!(told(&mut seat), Code::Unavailable);
+}
+
+#[test]
+fn a_thread_ends_whose_executor_cannot_be_made_again() {
+    let lane = lane(vec![failing([lost()])], None, virtual_clock(), false);
+    let mut seat = submit(&lane);
+    lane.close();
+    run_to_the_end(&lane);
+    assert_eq!(told(&mut seat), Code::Unavailable);
+}
+
+#[test]
+fn a_closed_lane_answers_whom_its_worker_was_to_come_back_for() {
+    let executor = failing([RunError::Died(death(2))]);
+    let lane = lane(vec![executor], None, Arc::new(Rushing::default()), true);
+    // The second death of late is followed by a pause.
+    lane.breaker
+        .died(lane.clock.now(), &"cpu".into(), &death(1));
+    let mut seat = submit(&lane);
+    lane.close();
+    run_to_the_end(&lane);
+    assert!(seat.receiver.try_recv().expect("an answer").is_ok());
+}
+
+#[test]
+fn a_closed_lane_tells_whom_no_worker_comes_back_for() {
+    let executor = failing([RunError::Died(death(2))]);
+    let lane = lane(vec![executor], None, Arc::new(Rushing::default()), false);
+    let mut seat = submit(&lane);
+    lane.close();
+    run_to_the_end(&lane);
+    assert_eq!(told(&mut seat), Code::Unavailable);
+}
+
