@@ -8,6 +8,7 @@ use super::core::Core;
 use crate::backend::Death;
 use crate::clock::Moment;
 use crate::serving::instance::{Broken, Instance, NotMended};
+use crate::serving::watchdog::Hung;
 use crate::status::Status;
 
 impl Lane {
@@ -143,6 +144,9 @@ impl Lane {
         if std::mem::take(&mut instance.is_back) {
             tracing::info!(executor = instance.name(), "a run that hung has ended");
             let group = instance.berth.group;
+            if let Some(watch) = &instance.watch {
+                watch.count_in();
+            }
             self.lock().count_alive(group, |alive| alive + 1);
             self.changes.note();
         }
@@ -151,7 +155,7 @@ impl Lane {
     /// Gives up executors that have hung, and answers whom they have.
     pub(in crate::serving) fn look_for_hangs(&self, now: Moment) {
         for (group, device, watch) in &self.watches {
-            let Some(tickets) = watch.hung(now) else {
+            let Some(Hung { tickets, counted }) = watch.hung(now) else {
                 continue;
             };
             let longest = watch.longest().as_millis();
@@ -162,7 +166,7 @@ impl Lane {
             tracing::error!(reason, requests = tickets.len(), "executor hangs");
             self.breaker.hung(device);
             let mut core = self.lock();
-            core.count_alive(*group, |alive| alive.saturating_sub(1));
+            core.count_alive(*group, |alive| alive.saturating_sub(counted.into()));
             core.down.clone_from(&reason);
             self.tell_down(core);
             for ticket in tickets {

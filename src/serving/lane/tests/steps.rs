@@ -324,3 +324,34 @@ fn a_closed_lane_tells_whom_no_worker_comes_back_for() {
     assert_eq!(told(&mut seat), Code::Unavailable);
 }
 
+#[test]
+fn several_runs_that_hang_count_one_executor_out() {
+    let there: Arc<OnceLock<std::sync::Weak<Lane>>> = Arc::default();
+    let shared = Arc::clone(&there);
+    // Before each run that hangs: another has hung in the same batch before the second.
+    let mut expected = VecDeque::from([2, 1, 2]);
+    let hangs = acts(move |rows| {
+        if rows > 1 {
+            return Err(RunError::OutOfMemory("full".to_owned()));
+        }
+        let lane = shared.get().and_then(std::sync::Weak::upgrade).unwrap();
+        assert_eq!(Some(lane.executors_alive()), expected.pop_front());
+        lane.look_for_hangs(lane.clock.now() + Duration::from_hours(1));
+        assert_eq!(lane.executors_alive(), 1);
+        Ok(())
+    });
+    let lane = lane(vec![failing([]), hangs], None, virtual_clock(), true);
+    there.set(Arc::downgrade(&lane)).unwrap();
+    for requests in [2, 1] {
+        let mut seats: Vec<Seat> = (0..requests).map(|_| submit(&lane)).collect();
+        let mut running = departs(&lane);
+        assert!(running.serve().is_ok());
+        lane.welcome(&mut running);
+        assert_eq!(lane.executors_alive(), 2);
+        for seat in &mut seats {
+            assert_eq!(told(seat), Code::Internal);
+        }
+        drop(lane.give_back(running));
+    }
+}
+
