@@ -185,7 +185,7 @@ impl Engine {
         version: &Arc<Version>,
         sequences: Arc<Sequences>,
         mut checked: Checked,
-        terms: Terms,
+        mut terms: Terms,
         journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
         let wrong = |what| Status::invalid(format!("{}: {what}", version.id));
@@ -195,9 +195,9 @@ impl Engine {
                 "a request of a sequence has 1 row, and {rows} came"
             )));
         }
-        let leg = sequences
-            .leg(request.sequence.take(), terms.arrived, terms.deadline)
-            .await?;
+        let (arrived, deadline) = (terms.arrived, terms.deadline);
+        let leg = sequences.leg(request.sequence.take(), arrived, deadline, terms.limit);
+        let leg = leg.await?;
         let stateful = &sequences.stateful;
         let sent = std::mem::take(&mut checked.inputs);
         checked.inputs = stateful
@@ -206,8 +206,11 @@ impl Engine {
         checked.class = stateful.class(checked.class, &leg.states);
         let queued = match leg.waited {
             true => self.clock.now(),
-            false => terms.arrived,
+            false => arrived,
         };
+        // What it waited for before is no reason to let others go first now.
+        let over = |limit: &mut (_, _)| limit.0 <= queued && limit.1 == TimeoutAction::Delay;
+        terms.limit.take_if(over);
         let mut seat = queue(version, queued, &terms, &mut checked)
             .map_err(|refused| self.refusal(version, refused))?;
         let alone = request.alone && !leg.waited;
