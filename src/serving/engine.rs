@@ -12,7 +12,6 @@ use super::ensemble::{Bound, Ensemble};
 use super::inputs::Checked;
 use super::journey::{Journey, TraceContext};
 use super::lane::{Refused, Seat};
-use super::order::Order;
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use super::sequences::Sequences;
 use super::ticket::{Outputs, late, timed_out};
@@ -172,7 +171,7 @@ impl Engine {
         }
         .map_err(|refused| self.refusal(version, refused))?;
         let outputs = self
-            .in_turn(version, &mut seat, &terms, request.alone, journey)
+            .in_turn(&mut seat, &terms, request.alone, journey)
             .await?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -214,9 +213,7 @@ impl Engine {
         let mut seat = queue(version, queued, &terms, &mut checked)
             .map_err(|refused| self.refusal(version, refused))?;
         let alone = request.alone && !leg.waited;
-        let outputs = self
-            .in_turn(version, &mut seat, &terms, alone, journey)
-            .await?;
+        let outputs = self.in_turn(&mut seat, &terms, alone, journey).await?;
         let outputs = leg.finish(outputs)?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -264,20 +261,20 @@ impl Engine {
     /// Waits for an answer as long as the queue lets it, and until it is its turn to leave.
     async fn in_turn(
         &self,
-        version: &Version,
         seat: &mut Seat,
         terms: &Terms,
         alone: bool,
         journey: &mut Journey,
     ) -> Result<Vec<Tensor>, Status> {
-        let place = version.order.as_ref().map(Order::enter);
         let (arrived, deadline) = (terms.arrived, terms.deadline);
         let answer = match terms.limit {
             None => self.wait(seat, arrived, deadline, alone).await,
             Some(limit) => self.wait_until(limit, seat, arrived, deadline).await,
         };
-        if let Some(place) = place {
-            place.turn().await;
+        if let Some(turn) = &seat.turn
+            && !turn.comes(self.clock.as_ref(), deadline).await
+        {
+            return Err(late(self.clock.now() - arrived, Duration::ZERO));
         }
         let Outputs { tensors, trip } = answer?;
         journey.trip = Some(trip);

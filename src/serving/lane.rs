@@ -24,6 +24,7 @@ use super::changes::Changes;
 use super::delivery::Delivery;
 use super::instance::Instance;
 use super::journey::TraceContext;
+use super::order::Order;
 use super::profile::Loan;
 use super::ticket::{Job, Ticket};
 use super::watchdog::Watch;
@@ -107,6 +108,11 @@ impl Lane {
         self.lock().levels = levels;
     }
 
+    /// Has answers leave in the order in which their requests come, from the first on.
+    pub(super) fn preserve_order(&self) {
+        self.lock().order = Some(Arc::default());
+    }
+
     /// An executor of `group` took this long for so much in its warm-up.
     pub(super) fn seed(&self, group: usize, load: Load, took: Duration) {
         self.lock().batcher.seed(group, load, took);
@@ -187,13 +193,15 @@ impl Lane {
         }
         let admitted = core.batcher.admit(now, item).map_err(Refused::Rejected)?;
         let Admitted { id, leaves } = admitted;
+        let entered = core.order.as_ref().map(Order::enter);
+        let (place, turn) = entered.unzip();
         let job = Job {
             inputs: std::mem::take(inputs),
             item,
             arrived: now,
             context,
             retried: false,
-            ticket: Ticket::new(sender),
+            ticket: Ticket::new(sender, place),
         };
         core.seat(id, job);
         let quick = leaves <= now && core.idle.last().is_some_and(|instance| instance.is_quick());
@@ -212,6 +220,7 @@ impl Lane {
             receiver,
             answered: false,
             quick,
+            turn,
         })
     }
 

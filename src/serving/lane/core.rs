@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::delivery::Delivery;
 use super::super::instance::{Broken, Instance};
 use super::super::limiter::Limiter;
+use super::super::order::Order;
 use super::super::profile::Loan;
 use super::super::ticket::{Job, late};
 use super::levels::Levels;
@@ -75,6 +76,8 @@ pub(super) struct Core {
     pub(super) lent: bool,
     /// Bounds of single priorities.
     pub(super) levels: Levels,
+    /// Whose answer leaves when, if that matters.
+    pub(super) order: Option<Arc<Order>>,
     /// What answers take beside their batch.
     delivery: Arc<Delivery>,
 }
@@ -114,6 +117,7 @@ impl Core {
             loan: None,
             lent: false,
             levels: Levels::default(),
+            order: None,
             delivery,
         }
     }

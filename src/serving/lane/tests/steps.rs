@@ -355,3 +355,20 @@ fn several_runs_that_hang_count_one_executor_out() {
     }
 }
 
+#[test]
+fn an_answer_that_nobody_looks_at_keeps_no_other() {
+    let lane = lane(vec![failing([])], None, virtual_clock(), true);
+    lane.preserve_order();
+    let is_turn = |seat: &Seat| {
+        let turn = pin!(seat.turn.as_ref().unwrap().comes(lane.clock.as_ref(), None));
+        let polled = turn.poll(&mut Context::from_waker(Waker::noop()));
+        polled.is_ready()
+    };
+    let (first, second) = (submit(&lane), submit(&lane));
+    assert!(is_turn(&first) && !is_turn(&second));
+    let mut running = departs(&lane);
+    assert!(!is_turn(&second));
+    assert!(running.serve().is_ok());
+    assert!(is_turn(&second));
+    drop(lane.give_back(running));
+}
