@@ -293,6 +293,26 @@ fn nobody_waits_for_an_executor_that_has_ended() {
 }
 
 #[test]
+fn nobody_waits_for_an_executor_that_is_given_up() {
+    let executors = vec![failing([]), failing([lost()])];
+    let lane = lane(executors, None, virtual_clock(), false);
+    let mut seat = submit(&lane);
+    let mut running = departs(&lane);
+    let mut dead = lane.lock().idle.pop().unwrap();
+    let died = Broken {
+        death: Some(death(1)),
+        ..broken()
+    };
+    lane.executor_down(&mut dead, &died);
+    lane.close();
+    let broken = running.serve().unwrap_err();
+    lane.executor_down(&mut running, &broken);
+    assert_eq!(lane.queued(), 1, "a worker is to come back");
+    lane.executor_given_up(dead.berth.group, true);
+    assert_eq!(told(&mut seat), Code::Unavailable);
+}
+
+#[test]
 fn a_thread_ends_whose_executor_cannot_be_made_again() {
     let lane = lane(vec![failing([lost()])], None, virtual_clock(), false);
     let mut seat = submit(&lane);
