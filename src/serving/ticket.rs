@@ -73,6 +73,11 @@ pub(super) struct Job {
     pub(super) ticket: Ticket,
 }
 
+/// How much a request brings.
+pub(super) fn input_bytes(inputs: &[Tensor]) -> usize {
+    inputs.iter().map(|tensor| tensor.data.len()).sum()
+}
+
 /// What a request is told whose deadline has passed, or cannot be met by a batch that is expected to
 /// take this long.
 pub(super) fn late(waited: Duration, expected: Duration) -> Status {

@@ -45,6 +45,9 @@ pub(super) struct Core {
     /// Instances that nobody is running. Boxed because they change hands with every batch.
     #[allow(clippy::vec_box)]
     pub(super) idle: Vec<Box<Instance>>,
+    /// Instances that have their batch, for a thread to run.
+    #[allow(clippy::vec_box)]
+    pub(super) laden: Vec<Box<Instance>>,
     /// Instances that broke in the hands of a request, and why.
     pub(super) broken: Vec<(Box<Instance>, Broken)>,
     /// Threads that wait for work and have not been woken. One that is woken is no longer counted,
@@ -103,6 +106,7 @@ impl Core {
             limited: instances.iter().any(|one| one.berth.stake.is_some()),
             jobs: Vec::new(),
             idle: instances,
+            laden: Vec::new(),
             broken: Vec::new(),
             parked: 0,
             alarm: None,
@@ -126,6 +130,10 @@ impl Core {
     pub(super) fn decide(&mut self, now: Moment) -> Decision {
         if let Some((instance, broken)) = self.broken.pop() {
             return Decision::Do(Next::Mend(instance, broken));
+        }
+        if let Some(mut instance) = self.laden.pop() {
+            instance.begin(now);
+            return Decision::Do(Next::Run(instance));
         }
         let (mut instance, step) = loop {
             let Some(mut instance) = self.take_idle(now) else {

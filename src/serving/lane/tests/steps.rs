@@ -83,8 +83,22 @@ impl Clock for Rushing {
     }
 }
 
-/// A lane of instances on one device that need this of what is limited. They are mended if `mends`.
+/// A lane of instances on a device that is not the processor, and with somebody who looks after them.
 fn lane(
+    executors: Vec<Box<dyn Executor>>,
+    limited: Option<(&Arc<Limiter>, u32)>,
+    clock: Arc<dyn Clock>,
+    mends: bool,
+) -> Arc<Lane> {
+    let device = SimulatedDevices::default().get(0) as SharedDevice;
+    let longest = Some(Duration::from_mins(1));
+    lane_on(device, longest, executors, limited, clock, mends)
+}
+
+/// A lane of instances on one device that need this of what is limited. They are mended if `mends`.
+fn lane_on(
+    device: SharedDevice,
+    longest: Option<Duration>,
     executors: Vec<Box<dyn Executor>>,
     limited: Option<(&Arc<Limiter>, u32)>,
     clock: Arc<dyn Clock>,
@@ -92,7 +106,6 @@ fn lane(
 ) -> Arc<Lane> {
     let placer = Placer::new(Arc::new(Inventory::detect()), DeviceChoice::Cpu);
     let claim = Arc::new(Budget::new(None).enter().settle().unwrap());
-    let device = SimulatedDevices::default().get(0) as SharedDevice;
     let devices = vec![device; executors.len()];
     let mut berths = placer.berths(devices.iter(), 1, &claim);
     let stake = limited.and_then(|(limiter, count)| {
@@ -135,7 +148,7 @@ fn lane(
             Arc::default(),
             Arc::clone(&clock),
         );
-        instance.bound(Some(Duration::from_mins(1)));
+        instance.bound(longest);
         instance
     });
     let instances = instances.collect();
@@ -154,8 +167,12 @@ fn virtual_clock() -> Arc<dyn Clock> {
 }
 
 fn submit(lane: &Arc<Lane>) -> Seat {
+    submit_rows(lane, 1)
+}
+
+fn submit_rows(lane: &Arc<Lane>, rows: usize) -> Seat {
     let item = Item {
-        rows: 1,
+        rows,
         length: 1,
         class: ShapeClass(0),
         deadline: None,
@@ -163,8 +180,8 @@ fn submit(lane: &Arc<Lane>) -> Seat {
     };
     let mut inputs = vec![Tensor {
         dtype: Dtype::Fp32,
-        shape: Shape::new(&[1, 1]),
-        data: vec![0; 4].into(),
+        shape: Shape::new(&[rows as i64, 1]),
+        data: vec![0; 4 * rows].into(),
     }];
     lane.submit(lane.clock.now(), item, None, &mut inputs)
         .unwrap()
@@ -391,4 +408,39 @@ fn an_answer_that_nobody_looks_at_keeps_no_other() {
     assert!(running.serve().is_ok());
     assert!(is_turn(&second));
     drop(lane.give_back(running));
+}
+
+#[test]
+fn only_what_is_no_larger_than_what_was_quick_is_driven() {
+    let inventory = Inventory::detect();
+    let cpu = inventory.choose(&DeviceChoice::Cpu, &DeviceChoice::Cpu);
+    let device = Arc::clone(&cpu.unwrap()[0]);
+    // No time passes while it runs.
+    let executors = vec![failing([])];
+    let lane = lane_on(device, None, executors, None, virtual_clock(), true);
+    let run = |rows| {
+        let seat = submit_rows(&lane, rows);
+        let mut running = departs(&lane);
+        assert!(running.serve().is_ok());
+        drop(lane.give_back(running));
+        seat.quick
+    };
+    assert!(!run(2), "nothing is known yet");
+    let mut small = submit_rows(&lane, 2);
+    assert!(small.quick);
+    lane.drive();
+    assert!(small.receiver.try_recv().unwrap().is_ok());
+    // One that is larger wakes a thread, and so does whoever would run it along.
+    let mut large = submit_rows(&lane, 4);
+    let mut company = submit_rows(&lane, 1);
+    assert!(!large.quick && company.quick);
+    lane.drive();
+    assert!(large.receiver.is_empty() && company.receiver.is_empty());
+    let mut running = departs(&lane);
+    assert!(running.serve().is_ok());
+    drop(lane.give_back(running));
+    assert!(large.receiver.try_recv().unwrap().is_ok());
+    assert!(company.receiver.try_recv().unwrap().is_ok());
+    // It was quick with that too.
+    assert!(submit_rows(&lane, 5).quick && !submit_rows(&lane, 6).quick);
 }
