@@ -4,10 +4,6 @@ use crate::model::PaddingPolicy;
 use jitney_settings::Table;
 use jitney_settings::rule::{Number, Text, whole};
 
-/// More than any model takes, and few enough to be counted with.
-const LONGEST: usize = 1 << 30;
-const MOST_TOKENS: usize = 1 << 40;
-
 /// What the table says.
 pub(super) fn read(table: &mut Table<'_, '_>) -> PaddingPolicy {
     let dimension = table.value("dimension", Text);
@@ -25,8 +21,8 @@ pub(super) fn read(table: &mut Table<'_, '_>) -> PaddingPolicy {
         axes,
         values: table.section("values", values).unwrap_or_default(),
         mask: table.value("mask", Text),
-        lengths: sizes(table, "lengths", LONGEST),
-        max_batch_tokens: table.value("max_batch_tokens", whole(1..=MOST_TOKENS)),
+        lengths: sizes(table, "lengths", PaddingPolicy::LONGEST),
+        max_batch_tokens: table.value("max_batch_tokens", whole(1..=PaddingPolicy::MOST_TOKENS)),
     }
 }
 

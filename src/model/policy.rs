@@ -117,11 +117,17 @@ pub struct PaddingPolicy {
     pub mask: Option<String>,
     /// The lengths that are padded to, ascending; empty for the longest of each batch.
     pub lengths: Vec<usize>,
-    /// The most rows times length in one batch.
+    /// The most rows times length in one batch; [`Self::MOST_TOKENS`] if none.
     pub max_batch_tokens: Option<usize>,
 }
 
 impl PaddingPolicy {
+    /// The longest row: more than any model takes, and few enough to be counted with. Where another
+    /// dimension is 0, a client can say any length without sending anything.
+    pub const LONGEST: usize = 1 << 30;
+    /// The most rows times length in one batch, where nothing else is said.
+    pub const MOST_TOKENS: usize = 1 << 40;
+
     /// Whether it pads this input or output.
     pub fn pads(&self, spec: &TensorSpec) -> bool {
         let listed = self.axes.iter().any(|(name, _)| *name == spec.name);

@@ -148,7 +148,12 @@ impl Batcher {
             .map_or(cap, |budget| self.fleet.staggered(budget).clamp(1.0, cap));
         let needed = self.traffic.rate(now) * (1.0 + HEADROOM);
         let (mut low, mut high) = (1.0, most);
-        while high - low >= 1.0 {
+        // Halved so often, the range of any count is one. Beyond 2^53 the next number is none to a
+        // float, and neither end would move.
+        for _ in 0..usize::BITS {
+            if high - low < 1.0 {
+                break;
+            }
             let middle = f64::floor((low + high) / 2.0);
             if self.fleet.throughput(middle) >= needed {
                 high = middle;

@@ -100,6 +100,30 @@ fn a_deadline_shortens_an_explicit_delay() {
 }
 
 #[test]
+fn rows_longer_than_floats_can_count_are_reckoned_with_in_bounded_time() {
+    let policy = Policy {
+        max_batch_size: 4,
+        max_batch_tokens: usize::MAX,
+        ..Policy::default()
+    };
+    let mut batcher = Batcher::new(policy, &[1]);
+    let long = Item {
+        length: 1 << 60,
+        ..item(1, 0)
+    };
+    let load = Load {
+        length: long.length,
+        ..Load::of(1)
+    };
+    batcher.completed(at(1), 0, load, Duration::from_secs(1));
+    // More than the executor can ever do, so that the largest batch is looked for.
+    batcher.admit(at(2), long).unwrap();
+    let mut batch = Batch::default();
+    assert_eq!(batcher.poll(at(2), 0, &mut batch), Step::Dispatch);
+    assert_eq!(batch.load.length, long.length);
+}
+
+#[test]
 fn bounds_are_kept() {
     let policy = Policy {
         max_batch_size: 2,

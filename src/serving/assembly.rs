@@ -112,7 +112,6 @@ impl Assembly {
             cached: None,
             sequences: None,
             site: None,
-            order: None,
             policy: self.artifact.policy,
             devices: Vec::new(),
             loaded_wall_nanoseconds: wall_nanoseconds(),

@@ -12,7 +12,6 @@ use super::ensemble::{Bound, Ensemble};
 use super::inputs::Checked;
 use super::journey::{Journey, TraceContext};
 use super::lane::{Refused, Seat};
-use super::order::Order;
 use super::request::{InferRequest, InferResponse, OutputTensor};
 use super::sequences::Sequences;
 use super::ticket::{Outputs, late, overdue, timed_out};
@@ -175,7 +174,7 @@ impl Engine {
         }
         .map_err(|refused| self.refusal(version, refused))?;
         let outputs = self
-            .in_turn(version, &mut seat, &terms, request.alone, journey)
+            .in_turn(&mut seat, &terms, request.alone, journey)
             .await?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -188,7 +187,7 @@ impl Engine {
         version: &Arc<Version>,
         sequences: Arc<Sequences>,
         mut checked: Checked,
-        terms: Terms,
+        mut terms: Terms,
         journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
         let wrong = |what| Status::invalid(format!("{}: {what}", version.id));
@@ -198,9 +197,9 @@ impl Engine {
                 "a request of a sequence has 1 row, and {rows} came"
             )));
         }
-        let leg = sequences
-            .leg(request.sequence.take(), terms.arrived, terms.deadline)
-            .await?;
+        let (arrived, deadline) = (terms.arrived, terms.deadline);
+        let leg = sequences.leg(request.sequence.take(), arrived, deadline, terms.limit);
+        let leg = leg.await?;
         let stateful = &sequences.stateful;
         let sent = std::mem::take(&mut checked.inputs);
         checked.inputs = stateful
@@ -209,14 +208,15 @@ impl Engine {
         checked.class = stateful.class(checked.class, &leg.states);
         let queued = match leg.waited {
             true => self.clock.now(),
-            false => terms.arrived,
+            false => arrived,
         };
+        // What it waited for before is no reason to let others go first now.
+        let over = |limit: &mut (_, _)| limit.0 <= queued && limit.1 == TimeoutAction::Delay;
+        terms.limit.take_if(over);
         let mut seat = queue(version, queued, &terms, &mut checked)
             .map_err(|refused| self.refusal(version, refused))?;
         let alone = request.alone && !leg.waited;
-        let outputs = self
-            .in_turn(version, &mut seat, &terms, alone, journey)
-            .await?;
+        let outputs = self.in_turn(&mut seat, &terms, alone, journey).await?;
         let outputs = leg.finish(outputs)?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
@@ -264,20 +264,20 @@ impl Engine {
     /// Waits for an answer as long as the queue lets it, and until it is its turn to leave.
     async fn in_turn(
         &self,
-        version: &Version,
         seat: &mut Seat,
         terms: &Terms,
         alone: bool,
         journey: &mut Journey,
     ) -> Result<Vec<Tensor>, Status> {
-        let place = version.order.as_ref().map(Order::enter);
         let (arrived, deadline) = (terms.arrived, terms.deadline);
         let answer = match terms.limit {
             None => self.wait(seat, arrived, deadline, alone).await,
             Some(limit) => self.wait_until(limit, seat, arrived, deadline).await,
         };
-        if let Some(place) = place {
-            place.turn().await;
+        if let Some(turn) = &seat.turn
+            && !turn.comes(self.clock.as_ref(), deadline).await
+        {
+            return Err(late(self.clock.now() - arrived, Duration::ZERO));
         }
         let Outputs { tensors, trip } = answer?;
         journey.trip = Some(trip);

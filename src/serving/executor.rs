@@ -18,8 +18,15 @@ pub(super) fn run(lane: &Arc<Lane>) {
         held = match lane.next(held) {
             Next::Run(instance) => serve(lane, instance),
             Next::Mend(instance, broken) => mend(lane, instance, &broken),
-            Next::End => return,
+            Next::End(instance) => {
+                drop(instance);
+                None
+            }
         };
+        // Each instance takes one thread along.
+        if held.is_none() {
+            return;
+        }
     }
 }
 
@@ -42,9 +49,10 @@ fn mend(lane: &Lane, mut instance: Box<Instance>, broken: &Broken) -> Option<Box
     tracing::error!(executor = instance.name(), reason, "executor down");
     lane.executor_down(&mut instance, broken);
     let mut pause = LEAST_BACKOFF;
+    let mut awaited = broken.death.is_some();
     loop {
         if broken.death.is_some() && lane.closed_while_resting() {
-            return None;
+            break;
         }
         match instance.mend(broken) {
             Ok(()) => {
@@ -56,11 +64,14 @@ fn mend(lane: &Lane, mut instance: Box<Instance>, broken: &Broken) -> Option<Box
                 let error = &failed.reason;
                 tracing::warn!(executor = instance.name(), error, "not back yet");
                 lane.not_back(&instance, broken, &failed);
+                awaited = false;
             }
         }
         if lane.closed_within(pause) {
-            return None;
+            break;
         }
         pause = (pause * 2).min(MOST_BACKOFF);
     }
+    lane.executor_given_up(instance.berth.group, awaited);
+    None
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::facade::Facade;
 use super::request::InferRequest;
 use super::stacking::Stacking;
-use crate::model::{Signature, TensorSpec, TensorsPolicy, round_up};
+use crate::model::{PaddingPolicy, Signature, TensorSpec, TensorsPolicy, round_up};
 use crate::scheduler::ShapeClass;
 use crate::status::Status;
 use crate::tensor::{BytesElements, Shape, Tensor, elements};
@@ -311,9 +311,13 @@ impl InputCheck {
         if length == 0 {
             return Err(self.wrong("the request has no length where rows are padded".to_owned()));
         }
-        if let Some(longest) = padding.lengths.last().filter(|longest| **longest < length) {
+        let (longest, why) = match padding.lengths.last() {
+            Some(longest) => (*longest, " (padding.lengths)"),
+            None => (PaddingPolicy::LONGEST, ""),
+        };
+        if length > longest {
             return Err(self.wrong(format!(
-                "the request is {length} long where at most {longest} (padding.lengths) is taken"
+                "the request is {length} long where at most {longest}{why} is taken"
             )));
         }
         let tokens = rows.saturating_mul(round_up(&padding.lengths, length));

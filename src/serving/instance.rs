@@ -9,10 +9,11 @@ use super::journey::{Member, TraceContext, Trip};
 use super::limiter::Permit;
 use super::placing::Berth;
 use super::profile::Loan;
+use super::quickness::Quickness;
 use super::stacking::Stacking;
 use super::staging::Staging;
 use super::statistics::Ledger;
-use super::ticket::{Job, Outputs};
+use super::ticket::{Job, Outputs, input_bytes};
 use super::watchdog::Watch;
 use crate::backend::{Death, Executor, LoadError, RunError};
 use crate::clock::{Clock, Moment, wall_nanoseconds};
@@ -20,10 +21,6 @@ use crate::device::DeviceId;
 use crate::scheduler::{Batch, Load};
 use crate::status::{Code, Status};
 use crate::tensor::Tensor;
-
-/// A batch that takes less than this is run by the thread that received the request: waking another
-/// would take longer.
-const QUICK: Duration = Duration::from_micros(50);
 
 /// Makes an executor of the model anew, on the device that it had; with new weights, if those that it
 /// had are lost.
@@ -43,8 +40,8 @@ pub(super) struct Instance {
     remake: Remake,
     stacking: Arc<Stacking>,
     staging: Staging,
-    /// Smoothed time of a batch, from stacking to slices; none before the first.
-    typical: Option<Duration>,
+    /// Whether its batches take little time, from stacking to slices.
+    quickness: Quickness,
     /// What the last batch was and how long it took, until the scheduler has been told; none if it
     /// failed.
     pub(super) took: Option<(Load, Duration)>,
@@ -91,7 +88,7 @@ impl Instance {
             remake,
             stacking,
             staging: Staging::default(),
-            typical: None,
+            quickness: Quickness::default(),
             took: None,
             too_large: None,
             batch: Batch::default(),
@@ -160,15 +157,28 @@ impl Instance {
         self.ledger.refused_early(requests);
     }
 
-    /// Whether a batch takes so little of the host's time that it need not change threads. One that
-    /// has to hold resources may wait for them, which a request's own thread must not; nor may it hang,
-    /// where somebody looks whether it does.
+    /// Whether a batch of so many bytes of inputs takes so little of the host's time that it need not
+    /// change threads. One that has to hold resources may wait for them, which a request's own thread
+    /// must not; nor may it hang, where somebody looks whether it does.
+    pub(super) fn is_quick_with(&self, bytes: usize) -> bool {
+        self.quickness.covers(bytes) && self.may_be_quick()
+    }
+
+    /// Whether its batches take so little, as they come.
     pub(super) fn is_quick(&self) -> bool {
+        self.quickness.is_quick() && self.may_be_quick()
+    }
+
+    fn may_be_quick(&self) -> bool {
         self.berth.device.id() == DeviceId::Cpu
             && !self.waits
             && self.watch.is_none()
             && self.berth.stake.is_none()
-            && self.typical.is_some_and(|typical| typical < QUICK)
+    }
+
+    /// Whether the batch that it has is one to run at once.
+    pub(super) fn has_quick_batch(&self) -> bool {
+        self.is_quick_with(bytes(&self.jobs))
     }
 
     /// Makes the executor anew; the error says why it cannot be.
@@ -313,7 +323,7 @@ impl Instance {
         let answers = self.stacking.slice(outputs, jobs, load, signature);
         let answers = answers.map_err(Trouble::Batch)?;
         let sliced = self.clock.now();
-        self.typical = smoothed(self.typical, sliced - start);
+        self.quickness.saw(bytes(jobs), sliced - start);
         let trip = self.trip(jobs, load, [start, stacked, ran, sliced]);
         self.answer(jobs, answers, trip);
         Ok(())
@@ -464,6 +474,10 @@ impl From<LoadError> for NotMended {
     }
 }
 
+fn bytes(jobs: &[Job]) -> usize {
+    jobs.iter().map(|job| input_bytes(&job.inputs)).sum()
+}
+
 /// Rows times their own lengths.
 fn own(jobs: &[Job]) -> usize {
     let items = jobs.iter().map(|job| job.item);
@@ -476,9 +490,4 @@ fn said(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", text.unwrap_or_default())
-}
-
-/// An eighth of the way from what was typical to what was just seen.
-fn smoothed(typical: Option<Duration>, seen: Duration) -> Option<Duration> {
-    Some(typical.map_or(seen, |typical| (typical * 7 + seen) / 8))
 }

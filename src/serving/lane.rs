@@ -24,8 +24,9 @@ use super::changes::Changes;
 use super::delivery::Delivery;
 use super::instance::Instance;
 use super::journey::TraceContext;
+use super::order::Order;
 use super::profile::Loan;
-use super::ticket::{Job, Ticket};
+use super::ticket::{Job, Ticket, input_bytes};
 use super::watchdog::Watch;
 use crate::clock::{Clock, Moment};
 use crate::scheduler::{Admitted, Item, ItemId, Learned, Load, Policy, Rejected, Step};
@@ -105,6 +106,11 @@ impl Lane {
     /// Bounds how many requests of each priority wait, before the first comes.
     pub(super) fn bound(&self, levels: Levels) {
         self.lock().levels = levels;
+    }
+
+    /// Has answers leave in the order in which their requests come, from the first on.
+    pub(super) fn preserve_order(&self) {
+        self.lock().order = Some(Arc::default());
     }
 
     /// An executor of `group` took this long for so much in its warm-up.
@@ -187,16 +193,20 @@ impl Lane {
         }
         let admitted = core.batcher.admit(now, item).map_err(Refused::Rejected)?;
         let Admitted { id, leaves } = admitted;
+        let bytes = input_bytes(inputs);
+        let entered = core.order.as_ref().map(Order::enter);
+        let (place, turn) = entered.unzip();
         let job = Job {
             inputs: std::mem::take(inputs),
             item,
             arrived: now,
             context,
             retried: false,
-            ticket: Ticket::new(sender),
+            ticket: Ticket::new(sender, place),
         };
         core.seat(id, job);
-        let quick = leaves <= now && core.idle.last().is_some_and(|instance| instance.is_quick());
+        let last = core.idle.last();
+        let quick = leaves <= now && last.is_some_and(|instance| instance.is_quick_with(bytes));
         // If it is to wait for company, whoever waits for an earlier alarm sees to it.
         let due = leaves <= now || core.alarm.is_none_or(|alarm| leaves < alarm);
         // Where others are held, so is this one; but the first to come may find another device.
@@ -212,6 +222,7 @@ impl Lane {
             receiver,
             answered: false,
             quick,
+            turn,
         })
     }
 
@@ -277,7 +288,8 @@ impl Lane {
     }
 
     /// Runs what is queued on the calling thread, if an instance is idle and quick enough; for as
-    /// long as there is something and it has not been long.
+    /// long as there is something and it has not been long. A batch that is larger than those that
+    /// were quick is left to another thread.
     fn drive(&self) {
         let mut core = self.lock();
         let Some(mut instance) = core.idle.pop_if(|instance| instance.is_quick()) else {
@@ -290,6 +302,11 @@ impl Lane {
         for _ in 0..MOST_DRIVEN {
             if core.depart(&mut instance, self.clock.now()) != Step::Dispatch {
                 break;
+            }
+            if !instance.has_quick_batch() {
+                core.laden.push(instance);
+                self.wake(core);
+                return;
             }
             drop(core);
             let health = instance.serve();
@@ -340,11 +357,13 @@ impl Lane {
     /// Takes a request out of the queue; false if it has left already.
     fn cancel(&self, id: ItemId) -> bool {
         let mut core = self.lock();
-        let queued = core.batcher.cancel(id);
-        let job = if queued { core.unseat(id) } else { None };
+        let job = core.cancel(id);
+        let others = core.others.take();
         drop(core);
-        drop(job);
-        queued
+        if let Some(limiter) = others {
+            limiter.wake();
+        }
+        job.is_some()
     }
 
     /// Puts a request behind all that have not waited too long; gives its new number.

@@ -29,6 +29,7 @@ mod padding;
 mod placing;
 mod profile;
 mod progress;
+mod quickness;
 mod ragged;
 mod reconcile;
 mod rehearsal;

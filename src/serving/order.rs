@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::clock::{Clock, Moment};
+
 /// Who is not answered yet, in order.
 #[derive(Debug, Default)]
 pub(super) struct Order {
@@ -20,16 +22,17 @@ struct Open {
 }
 
 impl Order {
-    /// A place behind all that were given before. Dropping it gives it up.
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
+    /// A place behind all that were given before, and the turn that comes when all of those are left.
+    pub(super) fn enter(self: &Arc<Self>) -> (Place, Turn) {
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
         open.numbers.insert(number);
-        Place {
+        let place = || Place {
             order: Arc::clone(self),
             number,
-        }
+        };
+        (place(), Turn(place()))
     }
 
     fn leave(&self, number: u64) {
@@ -45,19 +48,34 @@ impl Order {
     }
 }
 
-/// One request's place.
+/// One request's place. It goes with the promise of an answer, not with whoever waits for that: one
+/// that is not looked at any more, as behind a client that reads nothing, keeps nobody waiting once it
+/// is answered. Dropping it leaves it.
 #[derive(Debug)]
 pub(super) struct Place {
     order: Arc<Order>,
     number: u64,
 }
 
-impl Place {
-    /// Waits until everyone before has been answered.
-    pub(super) async fn turn(&self) {
-        let mut first = self.order.first.subscribe();
+/// When one request's answer may leave. Dropping it gives the place up, answered or not.
+#[derive(Debug)]
+pub(super) struct Turn(Place);
+
+impl Turn {
+    /// Waits until everyone before has been answered, but not beyond the deadline: false then.
+    pub(super) async fn comes(&self, clock: &dyn Clock, deadline: Option<Moment>) -> bool {
+        let Place { order, number } = &self.0;
+        let mut first = order.first.subscribe();
         // The sender lives as long as the place.
-        let _ = first.wait_for(|first| *first >= self.number).await;
+        let turn = first.wait_for(|first| first >= number);
+        let Some(deadline) = deadline else {
+            return turn.await.is_ok();
+        };
+        tokio::select! {
+            biased;
+            _ = turn => true,
+            () = clock.sleep_until(deadline) => false,
+        }
     }
 }
 
@@ -71,26 +89,67 @@ impl Drop for Place {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::clock::Sleep;
 
-    fn is_turn(place: &Place) -> bool {
-        let turn = pin!(place.turn());
+    /// Time never passes, or all of it has.
+    struct Over(bool);
+
+    impl Clock for Over {
+        fn now(&self) -> Moment {
+            Moment::ORIGIN
+        }
+
+        fn sleep_until(&self, _: Moment) -> Sleep {
+            match self.0 {
+                true => Box::pin(std::future::ready(())),
+                false => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    fn comes(turn: &Turn, over: bool) -> Poll<bool> {
+        let clock = Over(over);
+        let turn = pin!(turn.comes(&clock, Some(Moment::ORIGIN)));
         turn.poll(&mut Context::from_waker(Waker::noop()))
-            .is_ready()
+    }
+
+    fn is_turn(turn: &Turn) -> bool {
+        comes(turn, false) == Poll::Ready(true)
     }
 
     #[test]
     fn whoever_came_first_goes_first() {
         let order: Arc<Order> = Arc::default();
-        let (first, second, third) = (order.enter(), order.enter(), order.enter());
+        let [(one, first), (two, second), (three, third)] =
+            [order.enter(), order.enter(), order.enter()];
         assert!(is_turn(&first) && !is_turn(&second));
-        drop(second);
-        assert!(!is_turn(&third));
+        drop(two);
+        assert!(is_turn(&first) && !is_turn(&second) && !is_turn(&third));
+        drop(one);
+        assert!(is_turn(&second) && is_turn(&third));
+        drop((first, second, three, third));
+        assert!(is_turn(&order.enter().1));
+    }
+
+    #[test]
+    fn whoever_goes_away_gives_the_place_up() {
+        let order: Arc<Order> = Arc::default();
+        let (_place, first) = order.enter();
+        let (_other, second) = order.enter();
+        assert!(!is_turn(&second));
         drop(first);
-        assert!(is_turn(&third));
-        drop(third);
-        assert!(is_turn(&order.enter()));
+        assert!(is_turn(&second));
+    }
+
+    #[test]
+    fn nobody_waits_beyond_the_deadline() {
+        let order: Arc<Order> = Arc::default();
+        let (_place, first) = order.enter();
+        let (_other, second) = order.enter();
+        assert_eq!(comes(&second, true), Poll::Ready(false));
+        assert_eq!(comes(&first, true), Poll::Ready(true));
     }
 }

@@ -60,7 +60,9 @@ impl Padding {
             outputs,
             mask,
             lengths: policy.lengths.clone(),
-            max_batch_tokens: policy.max_batch_tokens.unwrap_or(usize::MAX),
+            max_batch_tokens: policy
+                .max_batch_tokens
+                .unwrap_or(PaddingPolicy::MOST_TOKENS),
         })
     }
 

@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 use self::table::{Bounds, Granted, Refused, Table, Wait};
 use super::request::InSequence;
 use super::stateful::Stateful;
-use super::ticket::late;
+use super::ticket::{late, timed_out};
 use crate::clock::{Clock, Moment};
-use crate::model::{SequencePolicy, VersionId};
+use crate::model::{SequencePolicy, TimeoutAction, VersionId};
 use crate::status::Status;
 use crate::tensor::Tensor;
 
@@ -61,15 +61,19 @@ impl Sequences {
         self.lock().live()
     }
 
-    /// Waits until it is a request's turn. Requests of one sequence have theirs in the order in which
-    /// this was first polled. Dropping it has the next follow and leaves the sequence as it was.
+    /// Waits until it is a request's turn, but no longer than its deadline and its queue's timeout let
+    /// it. Requests of one sequence have theirs in the order in which this was first polled. Dropping it
+    /// has the next follow and leaves the sequence as it was.
     pub(super) async fn leg(
         self: &Arc<Self>,
         sequence: Option<InSequence>,
         arrived: Moment,
         deadline: Option<Moment>,
+        limit: Option<(Moment, TimeoutAction)>,
     ) -> Result<Leg, Status> {
         let sequence = sequence.ok_or_else(|| self.refuse_stateless())?;
+        let limit = limit.filter(|(_, action)| *action == TimeoutAction::Reject);
+        let timeout = limit.map(|(moment, _)| moment);
         let entered = self.lock().enter(arrived, &sequence.id, sequence.start);
         let entered = entered.map_err(|refused| self.refusal(refused, &sequence))?;
         let mut leg = Leg {
@@ -83,7 +87,7 @@ impl Sequences {
             Wait::Over(states) => states,
             Wait::For(granted) => {
                 leg.waited = true;
-                let granted = self.wait(granted, arrived, deadline).await;
+                let granted = self.wait(granted, arrived, deadline, timeout).await;
                 let granted = granted.map_err(|status| self.about(&status, &leg.sequence))?;
                 granted.map_err(|refused| self.refusal(refused, &leg.sequence))?
             }
@@ -102,10 +106,11 @@ impl Sequences {
         mut granted: oneshot::Receiver<Granted>,
         arrived: Moment,
         deadline: Option<Moment>,
+        timeout: Option<Moment>,
     ) -> Result<Granted, Status> {
         loop {
             let look = self.lock().look_again(self.clock.now());
-            let wake = [deadline, look].into_iter().flatten().min();
+            let wake = [deadline, timeout, look].into_iter().flatten().min();
             let sleep = async {
                 match wake {
                     Some(moment) => self.clock.sleep_until(moment).await,
@@ -120,6 +125,9 @@ impl Sequences {
             let now = self.clock.now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(late(now - arrived, Duration::ZERO));
+            }
+            if timeout.is_some_and(|timeout| timeout <= now) {
+                return Err(timed_out(now - arrived));
             }
             self.lock().expire(now);
         }
@@ -206,3 +214,6 @@ impl Drop for Leg {
         table.leave(now, &self.sequence.id, self.number);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::journey::{TraceContext, Trip};
+use super::order::Place;
 use crate::clock::Moment;
 use crate::scheduler::Item;
 use crate::status::{Code, Status};
@@ -25,27 +26,36 @@ pub(super) struct Outputs {
 
 /// A promise to answer one request, kept exactly once: sending consumes it, and dropping it tells
 /// the one who waits that no answer will come.
-#[derive(Debug)]
-pub(super) struct Ticket(Option<oneshot::Sender<Answer>>);
+#[derive(Debug, Default)]
+pub(super) struct Ticket {
+    sender: Option<oneshot::Sender<Answer>>,
+    /// Among the answers, where their order matters; left once this is kept.
+    place: Option<Place>,
+}
 
 impl Ticket {
-    pub(super) fn new(sender: oneshot::Sender<Answer>) -> Self {
-        Self(Some(sender))
+    pub(super) fn new(sender: oneshot::Sender<Answer>, place: Option<Place>) -> Self {
+        Self {
+            sender: Some(sender),
+            place,
+        }
     }
 
     pub(super) fn answer(self, answer: Answer) {
         // Whoever waited may have gone away; then the answer is nobody's.
-        let _ = self.0.map(|sender| sender.send(answer));
+        let _ = self.sender.map(|sender| sender.send(answer));
+        // Whose turn it is now finds that this one has its answer.
+        drop(self.place);
     }
 
     /// The promise, for somebody else to keep.
     pub(super) fn take(&mut self) -> Self {
-        Self(self.0.take())
+        std::mem::take(self)
     }
 
     /// Whether whoever waited has gone away.
     pub(super) fn is_forsaken(&self) -> bool {
-        self.0.as_ref().is_some_and(oneshot::Sender::is_closed)
+        self.sender.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 
@@ -61,6 +71,11 @@ pub(super) struct Job {
     /// Whether an executor broke under it before.
     pub(super) retried: bool,
     pub(super) ticket: Ticket,
+}
+
+/// How much a request brings.
+pub(super) fn input_bytes(inputs: &[Tensor]) -> usize {
+    inputs.iter().map(|tensor| tensor.data.len()).sum()
 }
 
 /// What a request is told whose deadline has passed, or cannot be met by a batch that is expected to

@@ -27,6 +27,18 @@ struct Run {
     since: Option<Moment>,
     tickets: Vec<Ticket>,
     hung: bool,
+    /// Whether the lane does not count on the executor, until it is told that it is back: several runs
+    /// may hang before that.
+    counted_out: bool,
+}
+
+/// A run that hangs.
+#[derive(Debug)]
+pub(super) struct Hung {
+    /// Whoever waits for it.
+    pub(super) tickets: Vec<Ticket>,
+    /// Whether the executor was counted on.
+    pub(super) counted: bool,
 }
 
 impl Watch {
@@ -60,15 +72,23 @@ impl Watch {
         !std::mem::take(&mut run.hung)
     }
 
-    /// Whoever waits for a run that has hung; none if it has not, or they were told.
-    pub(super) fn hung(&self, now: Moment) -> Option<Vec<Ticket>> {
+    /// A run that has hung, from now on not counted on; none if it has not, or that was told.
+    pub(super) fn hung(&self, now: Moment) -> Option<Hung> {
         let mut run = self.lock();
         let since = run.since.filter(|_| !run.hung)?;
         if now.since(since) < self.longest {
             return None;
         }
         run.hung = true;
-        Some(std::mem::take(&mut run.tickets))
+        Some(Hung {
+            tickets: std::mem::take(&mut run.tickets),
+            counted: !std::mem::replace(&mut run.counted_out, true),
+        })
+    }
+
+    /// The executor is counted on again.
+    pub(super) fn count_in(&self) {
+        self.lock().counted_out = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Run> {

@@ -13,7 +13,6 @@ use crate::serving::graph::Interface;
 use crate::serving::inputs::InputCheck;
 use crate::serving::journey::Trip;
 use crate::serving::lane::Demand;
-use crate::serving::order::Order;
 use crate::serving::profile::{Profile, profile};
 use crate::serving::runner::Runner;
 use crate::serving::sequences::Sequences;
@@ -52,8 +51,6 @@ pub struct Version {
     pub(in crate::serving) check: InputCheck,
     /// Its sequences, if it is stateful.
     pub(in crate::serving) sequences: Option<Arc<Sequences>>,
-    /// Whose answer leaves when, if that matters.
-    pub(in crate::serving) order: Option<Arc<Order>>,
     pub(in crate::serving) ledger: Arc<Ledger>,
     /// Its answers that are given again, if it has them cached.
     pub(in crate::serving) cached: Option<Cached>,

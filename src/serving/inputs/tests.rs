@@ -97,6 +97,37 @@ fn what_is_too_long_is_refused() {
     assert!(message(1, 0).contains("no length"));
 }
 
+#[test]
+fn a_length_that_costs_nothing_to_say_is_bounded() {
+    let varying = Dimension::varying;
+    let dimensions = vec![varying("batch"), varying("sequence"), varying("width")];
+    let signature = Signature {
+        inputs: vec![spec("x", Dtype::Fp32, dimensions)],
+        outputs: vec![spec("y", Dtype::Fp32, vec![varying("batch")])],
+    };
+    let policy = PaddingPolicy {
+        dimension: Some("sequence".to_owned()),
+        ..PaddingPolicy::default()
+    };
+    let padding = Padding::resolve(&policy, &signature).unwrap();
+    let check = InputCheck::new("m", signature, stacking(Some(padding)));
+    let long = |rows: i64, length: i64| {
+        let mut request = InferRequest {
+            inputs: vec![named("x", Dtype::Fp32, &[rows, length, 0], Vec::new())],
+            ..InferRequest::default()
+        };
+        check.check(&mut request, 65_536)
+    };
+    assert_eq!(long(1, 1 << 30).unwrap().length, 1 << 30);
+    assert_eq!(
+        long(1, 1 << 62).unwrap_err().message,
+        r#"model "m": the request is 4611686018427387904 long where at most 1073741824 is taken"#
+    );
+    // So is what all rows together are, as a configuration could bound it.
+    let refused = long(2_048, 1 << 30).unwrap_err().message;
+    assert!(refused.contains("at most 1099511627776"), "{refused}");
+}
+
 fn named(name: &str, dtype: Dtype, shape: &[i64], data: Vec<u8>) -> NamedTensor {
     NamedTensor {
         name: name.to_owned(),

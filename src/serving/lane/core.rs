@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::delivery::Delivery;
 use super::super::instance::{Broken, Instance};
 use super::super::limiter::Limiter;
+use super::super::order::Order;
 use super::super::profile::Loan;
 use super::super::ticket::{Job, late};
 use super::levels::Levels;
@@ -17,8 +18,9 @@ pub(in crate::serving) enum Next {
     Run(Box<Instance>),
     /// Make this instance whole; it broke for this reason.
     Mend(Box<Instance>, Broken),
-    /// The lane is closed and empty.
-    End,
+    /// The lane is closed and empty, and this instance is done with. It is dropped without the lane's
+    /// lock, because what it needed is others' then, and they are woken.
+    End(Box<Instance>),
 }
 
 /// What a thread that has nothing to do finds.
@@ -43,6 +45,9 @@ pub(super) struct Core {
     /// Instances that nobody is running. Boxed because they change hands with every batch.
     #[allow(clippy::vec_box)]
     pub(super) idle: Vec<Box<Instance>>,
+    /// Instances that have their batch, for a thread to run.
+    #[allow(clippy::vec_box)]
+    pub(super) laden: Vec<Box<Instance>>,
     /// Instances that broke in the hands of a request, and why.
     pub(super) broken: Vec<(Box<Instance>, Broken)>,
     /// Threads that wait for work and have not been woken. One that is woken is no longer counted,
@@ -74,6 +79,8 @@ pub(super) struct Core {
     pub(super) lent: bool,
     /// Bounds of single priorities.
     pub(super) levels: Levels,
+    /// Whose answer leaves when, if that matters.
+    pub(super) order: Option<Arc<Order>>,
     /// What answers take beside their batch.
     delivery: Arc<Delivery>,
 }
@@ -99,6 +106,7 @@ impl Core {
             limited: instances.iter().any(|one| one.berth.stake.is_some()),
             jobs: Vec::new(),
             idle: instances,
+            laden: Vec::new(),
             broken: Vec::new(),
             parked: 0,
             alarm: None,
@@ -113,6 +121,7 @@ impl Core {
             loan: None,
             lent: false,
             levels: Levels::default(),
+            order: None,
             delivery,
         }
     }
@@ -121,6 +130,10 @@ impl Core {
     pub(super) fn decide(&mut self, now: Moment) -> Decision {
         if let Some((instance, broken)) = self.broken.pop() {
             return Decision::Do(Next::Mend(instance, broken));
+        }
+        if let Some(mut instance) = self.laden.pop() {
+            instance.begin(now);
+            return Decision::Do(Next::Run(instance));
         }
         let (mut instance, step) = loop {
             let Some(mut instance) = self.take_idle(now) else {
@@ -141,7 +154,7 @@ impl Core {
                 None => self.idle.push(instance),
             }
         };
-        if self.limited && (step != Step::Dispatch || self.batcher.is_empty()) {
+        if step != Step::Dispatch || self.batcher.is_empty() {
             self.rest();
         }
         if step == Step::Dispatch {
@@ -150,7 +163,9 @@ impl Core {
         }
         instance.berth.turn.rest();
         if step == Step::Idle && self.closed {
-            return Decision::Do(Next::End);
+            // It runs nothing that may yet be queued again.
+            self.count_alive(instance.berth.group, |alive| alive.saturating_sub(1));
+            return Decision::Do(Next::End(instance));
         }
         self.idle.push(instance);
         match step {
@@ -212,12 +227,27 @@ impl Core {
 
     /// Nothing is to leave now for which a free instance would wait.
     fn rest(&mut self) {
-        let idle = self.idle.iter();
-        for stake in idle.filter_map(|one| one.berth.stake.as_ref()) {
-            if stake.rest() {
-                self.others = Some(Arc::clone(stake.limiter()));
+        if self.limited {
+            for instance in &self.idle {
+                rest(instance, &mut self.others);
             }
         }
+    }
+
+    /// An instance can run nothing for now, and waits for nothing.
+    pub(super) fn rest_broken(&mut self, instance: &Instance) {
+        rest(instance, &mut self.others);
+    }
+
+    /// Takes an item out of the queue; none if it has left already.
+    pub(super) fn cancel(&mut self, id: ItemId) -> Option<Job> {
+        if !self.batcher.cancel(id) {
+            return None;
+        }
+        if self.batcher.is_empty() {
+            self.rest();
+        }
+        self.unseat(id)
     }
 
     /// An instance that nobody is running, if there is one on a device where it is this version's
@@ -360,6 +390,7 @@ impl Core {
     /// Empties the queue and hands out whoever was in it.
     pub(super) fn strand(&mut self) -> Vec<Job> {
         self.batcher.drain();
+        self.rest();
         let jobs: Vec<Job> = self.jobs.iter_mut().filter_map(Option::take).collect();
         jobs.iter().for_each(|job| self.levels.left(job.item.level));
         jobs
@@ -381,8 +412,15 @@ fn may_go(instance: &Instance, now: Moment, others: &mut Option<Arc<Limiter>>) -
         return resources;
     }
     // Whoever waits for its turn waits for nothing else.
-    if stake.rest() {
+    rest(instance, others);
+    false
+}
+
+/// Takes an instance out of those who wait for resources. Notes whether others have to be woken.
+fn rest(instance: &Instance, others: &mut Option<Arc<Limiter>>) {
+    if let Some(stake) = &instance.berth.stake
+        && stake.rest()
+    {
         *others = Some(Arc::clone(stake.limiter()));
     }
-    false
 }

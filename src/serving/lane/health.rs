@@ -8,6 +8,7 @@ use super::core::Core;
 use crate::backend::Death;
 use crate::clock::Moment;
 use crate::serving::instance::{Broken, Instance, NotMended};
+use crate::serving::watchdog::Hung;
 use crate::status::Status;
 
 impl Lane {
@@ -43,6 +44,8 @@ impl Lane {
         if broken.death.is_some() {
             core.count_returning(group, |returning| returning + 1);
         }
+        // Another that waits with it asks again: it is woken below.
+        core.rest_broken(instance);
         core.down.clone_from(&broken.status.message);
         core.take_out(taken_out);
         // Those that had the same worker are not to run what it died of.
@@ -77,6 +80,16 @@ impl Lane {
         self.tell_down(core);
     }
 
+    /// An executor that is down is not made again, because the lane is closed. Whoever was queued
+    /// meanwhile is told so, if it was the last that was waited for.
+    pub(in crate::serving) fn executor_given_up(&self, group: usize, awaited: bool) {
+        let mut core = self.lock();
+        if awaited {
+            core.count_returning(group, |returning| returning.saturating_sub(1));
+        }
+        self.tell_down(core);
+    }
+
     /// Why the version is left alone, if it is now.
     fn died(&self, instance: &Instance, death: &Death) -> Option<String> {
         let taken_out = self
@@ -96,9 +109,13 @@ impl Lane {
         };
         let reason = core.down.clone();
         let wake = core.claim_thread();
+        let others = core.others.take();
         drop(core);
         if wake {
             self.work.notify_one();
+        }
+        if let Some(limiter) = others {
+            limiter.wake();
         }
         self.changes.note();
         for job in stranded {
@@ -127,6 +144,9 @@ impl Lane {
         if std::mem::take(&mut instance.is_back) {
             tracing::info!(executor = instance.name(), "a run that hung has ended");
             let group = instance.berth.group;
+            if let Some(watch) = &instance.watch {
+                watch.count_in();
+            }
             self.lock().count_alive(group, |alive| alive + 1);
             self.changes.note();
         }
@@ -135,7 +155,7 @@ impl Lane {
     /// Gives up executors that have hung, and answers whom they have.
     pub(in crate::serving) fn look_for_hangs(&self, now: Moment) {
         for (group, device, watch) in &self.watches {
-            let Some(tickets) = watch.hung(now) else {
+            let Some(Hung { tickets, counted }) = watch.hung(now) else {
                 continue;
             };
             let longest = watch.longest().as_millis();
@@ -146,7 +166,7 @@ impl Lane {
             tracing::error!(reason, requests = tickets.len(), "executor hangs");
             self.breaker.hung(device);
             let mut core = self.lock();
-            core.count_alive(*group, |alive| alive.saturating_sub(1));
+            core.count_alive(*group, |alive| alive.saturating_sub(counted.into()));
             core.down.clone_from(&reason);
             self.tell_down(core);
             for ticket in tickets {
@@ -181,17 +201,23 @@ impl Lane {
     /// and has nothing left for them to do.
     pub(in crate::serving) fn closed_while_resting(&self) -> bool {
         let pause = self.breaker.pause(self.clock.now());
-        !pause.is_zero() && self.closed_within(pause)
+        !pause.is_zero() && self.ends_within(pause, |core| core.batcher.is_empty())
     }
 
     /// Blocks for this long; true at once when the lane is closed.
     pub(in crate::serving) fn closed_within(&self, pause: Duration) -> bool {
+        self.ends_within(pause, |_| true)
+    }
+
+    /// Blocks for this long; true at once when the lane is closed and that holds.
+    fn ends_within(&self, pause: Duration, holds: impl Fn(&Core) -> bool) -> bool {
         let until = self.clock.now() + pause;
         let mut core = self.lock();
         loop {
             let left = until.since(self.clock.now());
-            if core.closed || left.is_zero() {
-                return core.closed;
+            let ends = core.closed && holds(&core);
+            if ends || left.is_zero() {
+                return ends;
             }
             core = self
                 .closing

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Lane;
 use crate::scheduler::ItemId;
+use crate::serving::order::Turn;
 use crate::serving::ticket::{Answer, Outputs};
 use crate::status::Status;
 
@@ -18,6 +19,8 @@ pub(in crate::serving) struct Seat {
     pub(super) answered: bool,
     /// Whether the request's own thread is to run the batch.
     pub(super) quick: bool,
+    /// When the answer may leave, if that matters.
+    pub(in crate::serving) turn: Option<Turn>,
 }
 
 impl Seat {

@@ -4,6 +4,8 @@
 //! Whatever comes, every request is answered once, with its own answer or with a reason that holds.
 //! `JITNEY_SEED=7 cargo test worlds` plays one of them.
 
+mod steps;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -415,7 +417,7 @@ impl World {
                     let takes = Duration::from_micros(100 + self.random.below(5_000));
                     self.at(now + takes, Event::Ends { lane, instance });
                 }
-                Decision::Do(Next::Mend(..) | Next::End) => panic!("nobody drives or closes it"),
+                Decision::Do(Next::Mend(..) | Next::End(_)) => panic!("nobody drives or closes it"),
                 Decision::Wait => return,
                 Decision::WaitUntil(moment) => return self.at(moment, Event::Wakes { lane }),
                 Decision::Hold => return self.at(now + AHEAD, Event::Wakes { lane }),

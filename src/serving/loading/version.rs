@@ -80,6 +80,9 @@ impl Loader {
         self.containment.watchdog.add(&lane);
         let queue = &artifact.policy.queue;
         lane.bound(Levels::new(queue));
+        if queue.preserve_ordering {
+            lane.preserve_order();
+        }
         for (group, load, took) in times {
             lane.seed(group, load, took);
         }
@@ -98,7 +101,6 @@ impl Loader {
             id: artifact.id.clone(),
             output_names: output_names.clone(),
             check: plan.check(),
-            order: queue.preserve_ordering.then(Arc::default),
             sequences,
             site,
             policy: artifact.policy.clone(),

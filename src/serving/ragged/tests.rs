@@ -253,7 +253,7 @@ fn job(inputs: Vec<Tensor>) -> Job {
         arrived: crate::clock::Moment::ORIGIN,
         context: None,
         retried: false,
-        ticket: Ticket::new(tokio::sync::oneshot::channel().0),
+        ticket: Ticket::new(tokio::sync::oneshot::channel().0, None),
     }
 }
 
