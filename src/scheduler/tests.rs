@@ -102,8 +102,9 @@ fn a_deadline_shortens_an_explicit_delay() {
 #[test]
 fn rows_longer_than_floats_can_count_are_reckoned_with_in_bounded_time() {
     let policy = Policy {
-        max_batch_size: 4,
-        max_batch_tokens: usize::MAX,
+        max_batch_size: 64,
+        // Between this and the float before it lies none, and half-way is rounded to that one.
+        max_batch_tokens: (1 << 60) + (1 << 8),
         ..Policy::default()
     };
     let mut batcher = Batcher::new(policy, &[1]);

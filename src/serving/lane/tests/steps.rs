@@ -189,9 +189,10 @@ fn submit_rows(lane: &Arc<Lane>, rows: usize) -> Seat {
 
 /// The batch that leaves now.
 fn departs(lane: &Lane) -> Box<Instance> {
-    match lane.next(None) {
-        Next::Run(instance) => instance,
-        Next::Mend(..) | Next::End(_) => panic!("a batch leaves"),
+    let decision = lane.lock().decide(lane.clock.now());
+    match decision {
+        Decision::Do(Next::Run(instance)) => instance,
+        _ => panic!("no batch leaves"),
     }
 }
 
