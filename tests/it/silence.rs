@@ -194,7 +194,12 @@ async fn the_rest_of_a_request_is_not_awaited_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_holds_for_the_request_itself() {
-    let (_repository, node) = Node::simulated(RawServer::default()).await;
+    // Nothing else ends it while anybody looks.
+    let settings = RawServer {
+        read_timeout_ms: Some("3600000".to_owned()),
+        ..RawServer::default()
+    };
+    let (_repository, node) = Node::simulated(settings).await;
     let slow = Slow::to(&node).await;
     let path = format!("{SERVICE}/ModelInfer");
     let asked = slow.ask(&path, &[("grpc-timeout", "50m")], vec![0]).await;
