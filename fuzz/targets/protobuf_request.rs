@@ -1,13 +1,16 @@
 //! A `ModelInferRequest` of any bytes: read and understood, or refused.
 
 use jitney::proto::ModelInferRequest;
-use jitney::wire::infer_request;
+use jitney::wire::{infer_request, outline};
 use prost::Message;
 
 pub(crate) fn check(message: &[u8]) {
+    let outline = outline(message);
     let Ok(message) = ModelInferRequest::decode(message) else {
         return;
     };
+    let outline = outline.expect("what can be decoded was looked at whole");
+    assert!(outline.excess.is_some() || outline.id == message.id.as_bytes());
     let (inputs, outputs) = (message.inputs.len(), message.outputs.len());
     match infer_request(message) {
         Ok(asked) => {

@@ -295,7 +295,8 @@ pub struct RawServer {
 
     /// Requests in progress over all connections, 1 to 1000000 [default: 8192]
     ///
-    /// One more is refused at once with RESOURCE_EXHAUSTED.
+    /// One more is refused at once with RESOURCE_EXHAUSTED. Probes are answered, and as many again may
+    /// watch health.
     #[arg(long, value_name = "COUNT", env = "JITNEY_MAX_REQUESTS")]
     pub max_requests: Option<String>,
 
@@ -313,8 +314,8 @@ pub struct RawServer {
 
     /// Milliseconds to wait for a client that says nothing, 10 to 3600000 [default: 30000]
     ///
-    /// On a new connection, and in the middle of an HTTP/1 body. The head of an HTTP/1 request has
-    /// 30 seconds, and so has a connection between two of them. HTTP/2 asks clients by itself.
+    /// On a new connection, in the middle of a body, and before a call of gRPC has its message whole; a
+    /// stream may say nothing between two messages. The head of an HTTP/1 request has 30 seconds, and so has a connection between two of them. HTTP/2 asks clients by itself.
     #[arg(long, value_name = "MS", env = "JITNEY_READ_TIMEOUT_MS")]
     pub read_timeout_ms: Option<String>,
 

@@ -9,21 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, Uri, Version};
-use http_body::{Frame, SizeHint};
+use http::{HeaderValue, Request, Response, Version};
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::console::is_look;
+use super::deadline::deadline;
 use super::grpc::status::grpc;
 use super::holding::Holding;
-use super::messages::{Messages, TooLarge};
+use super::messages::Messages;
+use super::metered::metered;
 use super::metrics::METRICS_PATH;
 use super::patience::Patience;
+use super::purpose::{Purpose, is_stream};
 use super::rest::error;
 use crate::clock::Moment;
 use crate::status::Status;
@@ -31,6 +32,8 @@ use crate::telemetry::InFlight;
 
 /// What a client is told to wait when the server is full; the queues have better estimates.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Of the bytes that may be in flight, those that ask for health have a part this small, of their own.
+const PROBES_PART: usize = 16;
 
 /// What the frontend takes at most.
 #[derive(Clone, Copy, Debug)]
@@ -59,39 +62,69 @@ pub struct Limits {
     pub orca_trailers: bool,
 }
 
+/// What is held of one purpose.
+#[derive(Debug, Default)]
+struct Holds {
+    calls: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// What is held of each purpose, so that whoever asks for health, and need not be known, takes nothing from others.
 #[derive(Debug)]
 struct Gauge {
     limits: Limits,
-    calls: AtomicUsize,
-    bytes: AtomicUsize,
+    patience: Patience,
+    work: Holds,
+    probes: Holds,
+    watches: Holds,
 }
 
 impl Gauge {
     fn enter(
         self: &Arc<Self>,
         arrived: Moment,
-        is_probe: impl FnOnce() -> bool,
+        deadline: Option<Moment>,
+        purpose: Purpose,
     ) -> Result<Arc<Held>, Status> {
         // Counting first means that two calls cannot both take the last place.
         let held = Arc::new(Held {
             arrived,
+            deadline,
+            purpose,
             gauge: Arc::clone(self),
             bytes: AtomicUsize::new(0),
             messages: Mutex::default(),
         });
-        let calls = self.calls.fetch_add(1, Ordering::AcqRel);
-        if calls < self.limits.max_requests || is_probe() {
+        let calls = self.of(purpose).calls.fetch_add(1, Ordering::AcqRel);
+        // Who is busy is not to be taken for dead.
+        if calls < self.limits.max_requests || purpose == Purpose::Probe {
             return Ok(held);
         }
+        let what = match purpose {
+            Purpose::Watch => "calls that watch health",
+            Purpose::Probe | Purpose::Work => "calls",
+        };
         Err(Status::exhausted(
-            format!("{calls} calls are in progress (max_requests)"),
+            format!("{calls} {what} are in progress (max_requests)"),
             RETRY_AFTER,
         ))
     }
 
-    fn take(&self, bytes: usize) -> Result<(), Status> {
-        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        if before.saturating_add(bytes) <= self.limits.max_in_flight_bytes {
+    fn of(&self, purpose: Purpose) -> &Holds {
+        match purpose {
+            Purpose::Work => &self.work,
+            Purpose::Probe => &self.probes,
+            Purpose::Watch => &self.watches,
+        }
+    }
+
+    fn take(&self, purpose: Purpose, bytes: usize) -> Result<(), Status> {
+        let most = match purpose {
+            Purpose::Work => self.limits.max_in_flight_bytes,
+            Purpose::Probe | Purpose::Watch => self.limits.max_in_flight_bytes / PROBES_PART,
+        };
+        let before = self.of(purpose).bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before.saturating_add(bytes) <= most {
             return Ok(());
         }
         Err(Status::exhausted(
@@ -106,6 +139,9 @@ impl Gauge {
 pub(super) struct Held {
     /// When the call's headers were there.
     pub(super) arrived: Moment,
+    /// When its client wants its answers, if it is a call of gRPC that says so.
+    pub(super) deadline: Option<Moment>,
+    purpose: Purpose,
     gauge: Arc<Gauge>,
     bytes: AtomicUsize,
     /// Sizes on the wire of messages that came in whole and were not given back, oldest first.
@@ -116,36 +152,42 @@ impl Held {
     /// Counts bytes that the call has brought.
     pub(super) fn take(&self, bytes: usize) -> Result<(), Status> {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.gauge.take(bytes)
+        self.gauge.take(self.purpose, bytes)
     }
 
-    /// Counts bytes that a message has become since it came in, for as long as the result is kept.
+    /// Counts bytes that a message becomes beside those that came in, for as long as the result is kept.
     pub(super) fn take_unpacked(&self, bytes: usize) -> Result<Unpacked, Status> {
         let unpacked = Unpacked {
             gauge: Arc::clone(&self.gauge),
+            purpose: self.purpose,
             bytes,
         };
-        self.gauge.take(bytes)?;
+        self.gauge.take(self.purpose, bytes)?;
         Ok(unpacked)
     }
 
-    /// A body of length-prefixed messages that are counted as they come in, and bounded.
-    pub(super) fn meter(self: &Arc<Self>, body: Body) -> Body {
-        Body::new(MeteredBody {
-            inner: body,
-            messages: Messages::new(self.gauge.limits.max_message_bytes),
-            held: Arc::clone(self),
-            refused: None,
-        })
+    /// The body of a call of gRPC, whose messages are counted as they come in, and bounded.
+    pub(super) fn meter(self: &Arc<Self>, path: &str, body: Body) -> Body {
+        let bounds = Messages::new(self.gauge.limits.max_message_bytes);
+        let messages = match self.purpose {
+            Purpose::Work => bounds,
+            Purpose::Probe | Purpose::Watch => bounds.small(),
+        };
+        metered(body, messages, is_stream(path), Arc::clone(self))
+    }
+
+    /// How long its client is waited for.
+    pub(super) fn patience(&self) -> &Patience {
+        &self.gauge.patience
     }
 
     /// Whether no other call is in progress.
     pub(super) fn is_alone(&self) -> bool {
-        self.gauge.calls.load(Ordering::Acquire) <= 1
+        self.gauge.work.calls.load(Ordering::Acquire) <= 1
     }
 
     /// A message of this size on the wire has come in whole.
-    fn received(&self, bytes: usize) {
+    pub(super) fn received(&self, bytes: usize) {
         self.messages().push(bytes);
     }
 
@@ -159,7 +201,8 @@ impl Held {
             messages.remove(0)
         };
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.gauge.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let holds = self.gauge.of(self.purpose);
+        holds.bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     fn messages(&self) -> MutexGuard<'_, SmallVec<[usize; 2]>> {
@@ -169,10 +212,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.gauge.calls.fetch_sub(1, Ordering::AcqRel);
-        self.gauge
-            .bytes
-            .fetch_sub(*self.bytes.get_mut(), Ordering::AcqRel);
+        let holds = self.gauge.of(self.purpose);
+        holds.calls.fetch_sub(1, Ordering::AcqRel);
+        let bytes = *self.bytes.get_mut();
+        holds.bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
 
@@ -180,12 +223,14 @@ impl Drop for Held {
 #[derive(Debug)]
 pub(super) struct Unpacked {
     gauge: Arc<Gauge>,
+    purpose: Purpose,
     bytes: usize,
 }
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        self.gauge.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        let holds = self.gauge.of(self.purpose);
+        holds.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -193,26 +238,33 @@ impl Drop for Unpacked {
 #[derive(Clone, Debug)]
 pub(super) struct LimitLayer {
     gauge: Arc<Gauge>,
-    patience: Patience,
 }
 
 impl LimitLayer {
     pub(super) fn new(limits: Limits, patience: Patience) -> Self {
         Self {
-            patience,
             gauge: Arc::new(Gauge {
                 limits,
-                calls: AtomicUsize::new(0),
-                bytes: AtomicUsize::new(0),
+                patience,
+                work: Holds::default(),
+                probes: Holds::default(),
+                watches: Holds::default(),
             }),
         }
     }
 
     /// What is held at this moment.
     pub(super) fn in_flight(&self) -> InFlight {
+        let Gauge {
+            work,
+            probes,
+            watches,
+            ..
+        } = &*self.gauge;
+        let bytes = [work, probes, watches].map(|holds| holds.bytes.load(Ordering::Acquire));
         InFlight {
-            calls: self.gauge.calls.load(Ordering::Acquire),
-            bytes: self.gauge.bytes.load(Ordering::Acquire),
+            calls: work.calls.load(Ordering::Acquire),
+            bytes: bytes.into_iter().sum(),
         }
     }
 }
@@ -224,7 +276,6 @@ impl<S> Layer<S> for LimitLayer {
         Limited {
             inner,
             gauge: Arc::clone(&self.gauge),
-            patience: self.patience.clone(),
         }
     }
 }
@@ -234,7 +285,6 @@ impl<S> Layer<S> for LimitLayer {
 pub(super) struct Limited<S> {
     inner: S,
     gauge: Arc<Gauge>,
-    patience: Patience,
 }
 
 impl<S> Service<Request<Body>> for Limited<S>
@@ -255,8 +305,13 @@ where
         let held = match request.uri().path() == METRICS_PATH || is_look(&request) {
             true => Ok(None),
             false => {
-                let probe = || is_probe(request.uri());
-                self.gauge.enter(self.patience.now(), probe).map(Some)
+                let arrived = self.gauge.patience.now();
+                let deadline = match content {
+                    Content::Other => None,
+                    Content::Grpc | Content::GrpcWeb => deadline(arrived, request.headers()),
+                };
+                let purpose = Purpose::of(request.uri().path());
+                self.gauge.enter(arrived, deadline, purpose).map(Some)
             }
         };
         match held {
@@ -268,14 +323,15 @@ where
             },
             Ok(held) => {
                 let (mut parts, mut body) = request.into_parts();
-                if parts.version < Version::HTTP_2 {
-                    body = self.patience.watch(body);
+                // Between two messages of a stream of HTTP/2 a client may be silent: whoever follows them waits.
+                if parts.version < Version::HTTP_2 || content != Content::Grpc {
+                    body = self.gauge.patience.watch(body);
                 }
                 if let Some(held) = &held {
                     parts.extensions.insert(Arc::clone(held));
                     // The others' bytes are not messages yet: they are counted by whoever reads them.
                     if content == Content::Grpc {
-                        body = held.meter(body);
+                        body = held.meter(parts.uri.path(), body);
                     }
                 }
                 LimitedFuture::Admitted {
@@ -313,12 +369,6 @@ impl Content {
 fn names_service(path: &str) -> bool {
     let service = path.split('/').nth(1);
     service.is_some_and(|service| service.contains('.'))
-}
-
-/// Whether this asks for health: who is busy is not to be taken for dead.
-fn is_probe(uri: &Uri) -> bool {
-    let path = uri.path();
-    path.starts_with("/v2/health/") || path == "/grpc.health.v1.Health/Check"
 }
 
 pin_project! {
@@ -359,59 +409,5 @@ where
                 ))
             }
         }
-    }
-}
-
-pin_project! {
-    /// A request's body whose bytes are counted as they come in.
-    struct MeteredBody {
-        #[pin]
-        inner: Body,
-        held: Arc<Held>,
-        messages: Messages,
-        // Why there is no more after what has been passed on.
-        refused: Option<tonic::Status>,
-    }
-}
-
-impl http_body::Body for MeteredBody {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        let this = self.project();
-        if let Some(status) = this.refused.take() {
-            return Poll::Ready(Some(Err(status)));
-        }
-        let frame = match ready!(this.inner.poll_frame(context)) {
-            Some(Ok(frame)) => frame,
-            end => return Poll::Ready(end),
-        };
-        let mut data = match frame.into_data() {
-            Ok(data) => data,
-            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-        };
-        if let Err(status) = this.held.take(data.len()) {
-            return Poll::Ready(Some(Err(grpc(status))));
-        }
-        if let Err(TooLarge { at, status }) =
-            this.messages.scan(&data, |size| this.held.received(size))
-        {
-            // What came before it in the same frame is still to be answered.
-            data.truncate(at);
-            *this.refused = Some(grpc(status));
-        }
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

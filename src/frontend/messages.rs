@@ -5,6 +5,10 @@ use crate::status::{Code, Status};
 
 /// Flags and length.
 const PREFIX: usize = 5;
+/// A message of more is large: so much of it has to be there before anybody makes room for all of it.
+const LARGE: usize = 1024 * 1024;
+/// A message of a call that nobody need be known for.
+const SMALL: usize = 64 * 1024;
 
 /// Follows the messages of one body as its bytes come in, in pieces of any size.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(super) struct Messages {
     known: usize,
     /// Bytes of the message that are still to come.
     rest: usize,
+    /// Where the last message begins in the last piece; 0 if in an earlier one.
+    begins: usize,
 }
 
 /// A message longer than the bound.
@@ -33,7 +39,32 @@ impl Messages {
             prefix: [0; PREFIX],
             known: 0,
             rest: 0,
+            begins: 0,
         }
+    }
+
+    /// The same, of which none is larger than those that ask for health need.
+    pub(super) fn small(self) -> Self {
+        Self {
+            most: self.most.min(SMALL),
+            ..self
+        }
+    }
+
+    /// Whether a message has begun that is not there whole.
+    pub(super) fn is_inside(&self) -> bool {
+        self.known > 0
+    }
+
+    /// Whether it says that it is large, and little of it is there.
+    pub(super) fn is_announced(&self) -> bool {
+        let length = self.length();
+        self.known == PREFIX && length > LARGE && length - self.rest < LARGE
+    }
+
+    /// Where it begins in the last piece; 0 if in an earlier one.
+    pub(super) fn begins(&self) -> usize {
+        self.begins
     }
 
     /// Follows the next piece, and tells the size on the wire of each message that ends in it.
@@ -43,16 +74,17 @@ impl Messages {
         mut ended: impl FnMut(usize),
     ) -> Result<(), TooLarge> {
         let mut left = piece;
+        self.begins = 0;
         while !left.is_empty() {
             if self.known < PREFIX {
-                let begins = (piece.len() - left.len()).saturating_sub(self.known);
+                self.begins = (piece.len() - left.len()).saturating_sub(self.known);
                 left = self.take_prefix(left);
                 if self.known < PREFIX {
                     return Ok(());
                 }
                 self.rest = self.length();
                 if self.rest > self.most {
-                    return Err(self.too_large(begins));
+                    return Err(self.too_large());
                 }
             }
             let here = self.rest.min(left.len());
@@ -82,14 +114,16 @@ impl Messages {
         u32::from_be_bytes(length) as usize
     }
 
-    fn too_large(&self, at: usize) -> TooLarge {
-        let message = format!(
-            "a message of {} bytes; the largest that is taken has {} (max_message_bytes)",
-            self.length(),
-            self.most
-        );
+    fn too_large(&self) -> TooLarge {
+        let (length, most) = (self.length(), self.most);
+        let bound = match most {
+            SMALL => "for a call that asks for health",
+            _ => "(max_message_bytes)",
+        };
+        let message =
+            format!("a message of {length} bytes; the largest that is taken has {most} {bound}");
         TooLarge {
-            at,
+            at: self.begins,
             status: Status::new(Code::ResourceExhausted, message),
         }
     }

@@ -55,6 +55,13 @@ impl Patience {
         self.clock.sleep_until(self.clock.now() + self.limit)
     }
 
+    /// The same, or at a deadline that is earlier.
+    pub(super) fn begin_before(&self, deadline: Option<Moment>) -> Sleep {
+        let ends = self.clock.now() + self.limit;
+        let ends = deadline.map_or(ends, |deadline| deadline.min(ends));
+        self.clock.sleep_until(ends)
+    }
+
     /// A body that fails when nothing more of it comes.
     pub(super) fn watch(&self, body: Body) -> Body {
         match http_body::Body::is_end_stream(&body) {

@@ -56,6 +56,7 @@ pub struct Security {
     pub(super) tls: Option<Arc<Tls>>,
     identity: Option<Arc<Identity>>,
     clients: Option<Arc<Clients>>,
+    watches: Option<Arc<Clients>>,
     open_control: bool,
     counts: Arc<DoorCounts>,
     clock: Arc<dyn Clock>,
@@ -92,10 +93,16 @@ impl Security {
                 false => Ok(Arc::new(identity)),
             }
         });
+        // Apart from its other calls: whoever has a connection for each of those watches on each.
+        let watches = ClientLimits {
+            rate: None,
+            ..policy.clients
+        };
         Ok(Self {
             tls: tls.transpose()?,
             identity: identity.transpose()?,
             clients: Clients::new(policy.clients, Arc::clone(&counts)),
+            watches: Clients::new(watches, Arc::clone(&counts)),
             open_control: policy.open_control,
             counts,
             clock,
@@ -174,6 +181,7 @@ impl Security {
             identity: self.identity.clone(),
             closed: self.identity.is_none() && !is_loopback && !self.open_control,
             clients: self.clients.clone(),
+            watches: self.watches.clone(),
             clock: Arc::clone(&self.clock),
         };
         GuardLayer(Arc::new(Guard {

@@ -59,6 +59,7 @@ mod sequence;
 mod shared_memory;
 mod sharing;
 mod shutdown;
+mod silence;
 mod sizes;
 mod stalled;
 mod start;

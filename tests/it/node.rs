@@ -274,6 +274,10 @@ pub(crate) async fn refusal(model: &str, configuration: &str) -> String {
 pub(crate) struct Health(tonic::Streaming<tonic_health::pb::HealthCheckResponse>);
 
 impl Health {
+    pub(crate) fn of(answers: tonic::Streaming<tonic_health::pb::HealthCheckResponse>) -> Self {
+        Self(answers)
+    }
+
     /// Waits until the service serves, or does not.
     pub(crate) async fn until(&mut self, serving: bool) {
         let wanted = match serving {

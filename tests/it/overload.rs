@@ -1,7 +1,7 @@
 //! Every bound refuses with RESOURCE_EXHAUSTED and a time to try again, and gives back what it took.
 
 use jitney::config::RawServer;
-use jitney::proto::{ModelInferRequest, ModelInferResponse, ServerLiveRequest};
+use jitney::proto::{ModelInferRequest, ModelInferResponse, ServerMetadataRequest};
 use prost::Message;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
@@ -110,9 +110,9 @@ async fn calls_in_progress_are_bounded_and_given_back() {
     assert!(status.message().contains("max_requests"), "{status:?}");
     drop((occupant, waiting));
     within("the server takes calls again", async {
-        while node
-            .client()
-            .server_live(ServerLiveRequest {})
+        let mut client = node.client();
+        while client
+            .server_metadata(ServerMetadataRequest {})
             .await
             .is_err()
         {}

@@ -5,6 +5,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jitney::config::RawServer;
+use jitney::proto::{ModelReadyRequest, ServerLiveRequest, ServerReadyRequest};
 use tonic::Code;
 
 use super::http::{Wire, assert_echo, get, head, post, row};
@@ -223,6 +224,18 @@ async fn calls_are_counted_over_both_protocols_but_probes_are_answered() {
     assert!(answer.error().contains("max_requests"), "{answer:?}");
     assert_eq!(wire.ask(get("/v2/health/live")).await.status, 200);
     assert_eq!(wire.ask(get("/v2/health/ready")).await.status, 200);
+    let of_model = ["/v2/models/m/ready", "/v2/models/m/versions/1/ready"];
+    for path in of_model {
+        assert_eq!(wire.ask(get(path)).await.status, 200, "{path}");
+    }
+    let mut client = node.client();
+    client.server_live(ServerLiveRequest {}).await.unwrap();
+    client.server_ready(ServerReadyRequest {}).await.unwrap();
+    let ready = ModelReadyRequest {
+        name: "m".to_owned(),
+        ..ModelReadyRequest::default()
+    };
+    client.model_ready(ready).await.unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(node.channel());
     let asked = tonic_health::pb::HealthCheckRequest::default();
     health.check(asked).await.unwrap();

@@ -1,6 +1,8 @@
 //! gRPC and gRPC-Web: the V2 service, health and reflection.
 
+mod counted;
 mod ending;
+mod infers;
 pub(super) mod orca;
 mod service;
 pub(super) mod status;
@@ -10,15 +12,14 @@ pub(super) mod web;
 
 use std::sync::Arc;
 
-use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 use super::api::Api;
 use super::limits::Limits;
 use crate::proto::DESCRIPTORS;
-use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::telemetry::Metrics;
 use ending::Ending;
+use infers::Infers;
 use orca::LoadReports;
 use service::InferenceService;
 use trailing::Trailing;
@@ -36,11 +37,7 @@ pub(super) fn routes(api: Api, limits: Limits, metrics: Arc<Metrics>) -> Routes 
         ends: ends.clone(),
     };
     let service = InferenceService::new(api, limits.max_stream_requests);
-    let inference = GrpcInferenceServiceServer::new(service)
-        .max_decoding_message_size(limits.max_message_bytes)
-        .max_encoding_message_size(usize::MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate);
+    let inference = Infers::new(service, limits.max_message_bytes);
     Routes::new(Trailing(inference))
         .add_service(health)
         .add_service(reports.service())

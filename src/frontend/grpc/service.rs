@@ -1,21 +1,20 @@
 //! The V2 service: each call translated, handed to the engine or the reconciler, and translated
 //! back.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::HeaderName;
-use prost::Message;
 use tokio_stream::Stream;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::counted::Counted;
 use super::status::grpc;
 use super::stream::{Exchange, stream_infer};
 use super::trailing::with;
 use crate::clock::Moment;
 use crate::frontend::api::{Api, Beside};
-use crate::frontend::limits::{Held, Unpacked};
+use crate::frontend::deadline::deadline;
+use crate::frontend::limits::Held;
 use crate::frontend::traces::asks_for_timing;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::*;
@@ -23,9 +22,9 @@ use crate::serving::TraceContext;
 use crate::telemetry::{Aside, Watched};
 use crate::wire::{self, Parameters};
 
-/// Made once: each is looked for in every call.
-static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The answers of `ModelStreamInfer`.
+pub(super) type Responses =
+    Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + 'static>>;
 
 /// The V2 service.
 #[derive(Clone, Debug)]
@@ -40,6 +39,30 @@ impl InferenceService {
             api,
             max_stream_requests,
         }
+    }
+
+    /// Answers one request.
+    pub(super) async fn infer(
+        &self,
+        request: Request<Counted>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
+        let call = Call::new(&self.api, &request);
+        let alone = call.held.as_ref().is_some_and(|held| held.is_alone());
+        let (answered, aside) =
+            infer(&self.api, request.into_inner(), &call, call.arrived, alone).await;
+        with(answer(answered.map(|(response, _)| response)), aside)
+    }
+
+    /// Answers a stream of requests.
+    pub(super) fn stream_infer(&self, request: Request<Streaming<Counted>>) -> Responses {
+        let exchange = Exchange {
+            api: self.api.clone(),
+            call: Call::new(&self.api, &request),
+            max_requests: self.max_stream_requests,
+            share: request.extensions().get().cloned(),
+            ends: self.api.readiness.ends(),
+        };
+        Box::pin(stream_infer(exchange, request.into_inner()))
     }
 }
 
@@ -58,35 +81,26 @@ pub(super) struct Call {
     context: Option<TraceContext>,
     /// Whether its client wants to know how long everything took.
     is_timed: bool,
-    /// Whether its messages may be larger than they were on the wire.
-    compressed: bool,
 }
 
 impl Call {
     fn new<T>(api: &Api, request: &Request<T>) -> Self {
-        let encoding = request.metadata().as_ref().get(&ENCODING);
         let held: Option<Arc<Held>> = request.extensions().get().cloned();
-        let arrived = held.as_ref().map(|held| held.arrived);
-        let arrived = arrived.unwrap_or_else(|| api.engine.clock().now());
+        let (arrived, deadline) = match &held {
+            Some(held) => (held.arrived, held.deadline),
+            None => {
+                let now = api.engine.clock().now();
+                (now, deadline(now, request.metadata().as_ref()))
+            }
+        };
         Self {
             arrived,
-            deadline: deadline(arrived, request.metadata()),
+            deadline,
             held,
             forwarded: api.forwarded(request.metadata().as_ref()),
             context: api.traced(request.metadata().as_ref()),
             is_timed: asks_for_timing(request.metadata().as_ref()),
-            compressed: encoding.is_some_and(|encoding| encoding != "identity"),
         }
-    }
-
-    /// Counts a message that was compressed, for as long as the result is kept.
-    fn unpacked(
-        &self,
-        message: &ModelInferRequest,
-    ) -> Result<Option<Unpacked>, crate::status::Status> {
-        let held = self.held.as_ref().filter(|_| self.compressed);
-        held.map(|held| held.take_unpacked(message.encoded_len()))
-            .transpose()
     }
 }
 
@@ -96,7 +110,7 @@ type Answered = Result<(ModelInferResponse, bool), crate::status::Status>;
 /// Answers one message of one call.
 pub(super) async fn infer(
     api: &Api,
-    message: ModelInferRequest,
+    message: Counted,
     call: &Call,
     arrived: Moment,
     alone: bool,
@@ -113,13 +127,13 @@ pub(super) async fn infer(
 
 async fn infer_watched(
     api: &Api,
-    message: ModelInferRequest,
+    message: Counted,
     call: &Call,
     alone: bool,
     watched: &mut Watched<'_>,
 ) -> Answered {
-    let _unpacked = call.unpacked(&message)?;
-    let asked = wire::infer_request(message)?;
+    let _growth = message.growth?;
+    let asked = wire::infer_request(message.message)?;
     let flag = asked.final_response_flag;
     let beside = Beside {
         deadline: call.deadline,
@@ -129,30 +143,6 @@ async fn infer_watched(
     };
     let response = api.infer(asked, beside, watched).await?;
     Ok((wire::infer_response(response), flag))
-}
-
-/// The moment by which the client wants its answer, from `grpc-timeout`.
-fn deadline(arrived: Moment, metadata: &MetadataMap) -> Option<Moment> {
-    let text = metadata.as_ref().get(&TIMEOUT)?.to_str().ok()?;
-    Some(arrived + timeout(text)?)
-}
-
-/// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
-fn timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
 }
 
 #[tonic::async_trait]
@@ -192,34 +182,22 @@ impl GrpcInferenceService for InferenceService {
         answer(self.api.model_metadata(request.get_ref()))
     }
 
+    // Calls that bring tensors do not get here: `Infers` takes them.
+
     async fn model_infer(
         &self,
-        request: Request<ModelInferRequest>,
+        _request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let call = Call::new(&self.api, &request);
-        let alone = call.held.as_ref().is_some_and(|held| held.is_alone());
-        let (answered, aside) =
-            infer(&self.api, request.into_inner(), &call, call.arrived, alone).await;
-        with(answer(answered.map(|(response, _)| response)), aside)
+        Err(not_counted())
     }
 
-    type ModelStreamInferStream = std::pin::Pin<
-        Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + 'static>,
-    >;
+    type ModelStreamInferStream = Responses;
 
     async fn model_stream_infer(
         &self,
-        request: Request<Streaming<ModelInferRequest>>,
-    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let exchange = Exchange {
-            api: self.api.clone(),
-            call: Call::new(&self.api, &request),
-            max_requests: self.max_stream_requests,
-            share: request.extensions().get().cloned(),
-            ends: self.api.readiness.ends(),
-        };
-        let responses = stream_infer(exchange, request.into_inner());
-        Ok(Response::new(Box::pin(responses)))
+        _request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        Err(not_counted())
     }
 
     async fn model_config(
@@ -320,17 +298,6 @@ fn answer<T>(answer: Result<T, crate::status::Status>) -> Result<Response<T>, St
     answer.map(Response::new).map_err(grpc)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_grpc_timeout() {
-        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(timeout("1H"), Some(Duration::from_secs(3600)));
-        assert_eq!(timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
-        for wrong in ["", "m", "+1m", "123456789m", "1x", "1 m", "µ"] {
-            assert_eq!(timeout(wrong), None, "{wrong:?}");
-        }
-    }
+fn not_counted() -> Status {
+    Status::internal("the request was decoded without being counted")
 }

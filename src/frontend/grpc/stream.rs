@@ -7,13 +7,12 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
+use super::counted::Counted;
 use super::service::{Call, infer};
 use crate::frontend::api::Api;
 use crate::frontend::identity::clients::Share;
 use crate::proto::infer_parameter::ParameterChoice;
-use crate::proto::{
-    InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
-};
+use crate::proto::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 use crate::telemetry::{Aside, SERVER_TIMING, TRACERESPONSE};
 
 /// What one stream needs.
@@ -31,7 +30,7 @@ pub(super) struct Exchange {
 /// Answers a stream of requests. An error of one request is a message, not the end of the stream.
 pub(super) fn stream_infer(
     exchange: Exchange,
-    requests: Streaming<ModelInferRequest>,
+    requests: Streaming<Counted>,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send {
     let Exchange {
         api,
@@ -47,7 +46,7 @@ pub(super) fn stream_infer(
             let share = share.clone();
             async move {
                 let message = message?;
-                let id = message.id.clone();
+                let id = message.message.id.clone();
                 let now = api.engine.clock().now();
                 let refused = share.and_then(|share| share.count(now).err());
                 let (answer, aside) = match refused {
@@ -68,9 +67,9 @@ pub(super) fn stream_infer(
 
 /// The client's messages until it has no more, or until the server stops.
 fn messages(
-    requests: Streaming<ModelInferRequest>,
+    requests: Streaming<Counted>,
     ends: watch::Receiver<bool>,
-) -> impl Stream<Item = Result<ModelInferRequest, Status>> + Send {
+) -> impl Stream<Item = Result<Counted, Status>> + Send {
     stream::unfold(Some((requests, ends)), |state| async {
         let (mut requests, mut ends) = state?;
         let message = tokio::select! {

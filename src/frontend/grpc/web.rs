@@ -96,7 +96,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Metered<S> {
     fn call(&mut self, request: Request<Body>) -> S::Future {
         let (parts, mut body) = request.into_parts();
         if let Some(held) = parts.extensions.get::<Arc<Held>>() {
-            body = held.meter(body);
+            body = held.meter(parts.uri.path(), body);
         }
         self.0.call(Request::from_parts(parts, body))
     }

@@ -18,6 +18,7 @@ use crate::frontend::grpc::status::grpc;
 use crate::frontend::holding::Holding;
 use crate::frontend::limits::Content;
 use crate::frontend::origins::Origins;
+use crate::frontend::purpose::WATCH;
 use crate::frontend::rest::error;
 use crate::model::Role;
 use crate::status::{Code, Status};
@@ -31,6 +32,8 @@ pub(in crate::frontend) struct Rules {
     pub(in crate::frontend) closed: bool,
     /// What each client may ask, if that is limited.
     pub(in crate::frontend) clients: Option<Arc<Clients>>,
+    /// How many calls that watch health each may have, if that is limited.
+    pub(in crate::frontend) watches: Option<Arc<Clients>>,
     pub(in crate::frontend) clock: Arc<dyn Clock>,
 }
 
@@ -80,10 +83,13 @@ impl Rules {
     fn pass<B>(&self, request: &Request<B>) -> Result<Option<Share>, Refusal> {
         let (method, path) = (request.method(), request.uri().path());
         let need = need(method, path);
-        if need == Some(Need::Nothing) {
-            return Ok(None);
-        }
         let peer = request.extensions().get::<Arc<Peer>>();
+        if need == Some(Need::Nothing) {
+            return match path {
+                WATCH => self.watch(request, peer),
+                _ => Ok(None),
+            };
+        }
         let caller = match &self.identity {
             Some(identity) => Some(self.known(identity, request, peer, need)?),
             None if self.closed && need == Some(Need::One(Role::Operate)) => {
@@ -91,10 +97,39 @@ impl Rules {
             }
             None => None,
         };
-        let Some(clients) = &self.clients else {
+        self.enter(self.clients.as_ref(), caller.as_deref(), peer)
+    }
+
+    /// Who watches health need not be known: those who are not are told apart by where they ask from.
+    fn watch<B>(
+        &self,
+        request: &Request<B>,
+        peer: Option<&Arc<Peer>>,
+    ) -> Result<Option<Share>, Refusal> {
+        if self.watches.is_none() {
+            return Ok(None);
+        }
+        let now = wall_nanoseconds() / 1_000_000_000;
+        let caller = self.identity.as_ref().and_then(|identity| {
+            let known = identity.known();
+            known
+                .caller(request.headers(), peer.map(AsRef::as_ref), now)
+                .ok()
+        });
+        self.enter(self.watches.as_ref(), caller.as_deref(), peer)
+    }
+
+    /// The client's part, if there is a bound.
+    fn enter(
+        &self,
+        clients: Option<&Arc<Clients>>,
+        caller: Option<&Caller>,
+        peer: Option<&Arc<Peer>>,
+    ) -> Result<Option<Share>, Refusal> {
+        let Some(clients) = clients else {
             return Ok(None);
         };
-        let who = Who::of(caller.as_deref(), peer.map(|peer| peer.address));
+        let who = Who::of(caller, peer.map(|peer| peer.address));
         let share = clients.enter(who, self.clock.now());
         share.map(Some).map_err(|(status, why)| Refusal {
             why,

@@ -23,6 +23,12 @@ pub(super) use known::Peer;
 #[cfg(test)]
 pub(super) use needs::is_listed;
 
+/// Whether a call needs nothing, so that it need not be known who asks.
+#[cfg(test)]
+pub(super) fn is_open(method: &http::Method, path: &str) -> bool {
+    needs::need(method, path) == Some(needs::Need::Nothing)
+}
+
 /// Somebody who is known.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Caller {

@@ -8,9 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
-
-/// More than any client sends; without a bound, a short document could take much memory.
-const MOST: usize = 256;
+use crate::wire::outline::MOST_PARAMETERS as MOST;
 
 /// Parameters by name.
 #[derive(Debug, Default)]

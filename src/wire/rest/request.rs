@@ -6,12 +6,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::bounded::Bounded;
 use super::elements::{Elements, decode};
 use super::parameters::Parameters;
 use super::words::quoted;
 use crate::serving::{InferRequest, NamedTensor};
 use crate::status::Status;
 use crate::tensor::{Dtype, Shape, Tensor, elements};
+use crate::wire::outline::{MOST_DIMENSIONS, MOST_TENSORS};
 use crate::wire::request::{Asked, asked, dtype, refuse_parameters};
 use crate::wire::tensor_parameters::{Regions, hear_output, region};
 
@@ -46,14 +48,14 @@ struct Document<'a> {
     #[serde(default)]
     parameters: Parameters,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
-    outputs: Option<Vec<Output>>,
+    inputs: Bounded<Input<'a>, MOST_TENSORS>,
+    outputs: Option<Bounded<Output, MOST_TENSORS>>,
 }
 
 #[derive(Deserialize)]
 struct Input<'a> {
     name: String,
-    shape: Vec<i64>,
+    shape: Bounded<i64, MOST_DIMENSIONS>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
     #[serde(default)]
@@ -99,11 +101,11 @@ pub fn infer_request(
     let mut request = InferRequest {
         version: version.to_owned(),
         id: document.id.unwrap_or_default(),
-        inputs: inputs(document.inputs, tensors, &mut regions).map_err(about)?,
+        inputs: inputs(document.inputs.0, tensors, &mut regions).map_err(about)?,
         ..InferRequest::default()
     };
     let wanted = document.outputs.unwrap_or_default();
-    for (position, mut output) in wanted.into_iter().enumerate() {
+    for (position, mut output) in wanted.0.into_iter().enumerate() {
         let wanted = output.parameters.take_bool("binary_data");
         binary.outputs.push(wanted.unwrap_or(all));
         let parameters = &output.parameters.0;
@@ -161,7 +163,7 @@ fn shared(input: Input<'_>) -> Result<NamedTensor, Status> {
     Ok(NamedTensor {
         tensor: Tensor {
             dtype: dtype(&input.name, &input.datatype)?,
-            shape: Shape::new(&input.shape),
+            shape: Shape::new(&input.shape.0),
             data: Bytes::new(),
         },
         name: input.name,
@@ -178,7 +180,7 @@ fn input(
     let name = input.name;
     let dtype = dtype(&name, &input.datatype)?;
     let data = match (input.data, size) {
-        (Some(json), None) => from_json(dtype, json.get(), &input.shape)
+        (Some(json), None) => from_json(dtype, json.get(), &input.shape.0)
             .map_err(|told| Status::invalid(format!("input {name:?}: data: {told}")))?,
         (None, Some(size)) if size <= tensors.len() => tensors.split_to(size),
         (None, Some(size)) => {
@@ -202,7 +204,7 @@ fn input(
     Ok(NamedTensor {
         tensor: Tensor {
             dtype,
-            shape: Shape::new(&input.shape),
+            shape: Shape::new(&input.shape.0),
             data,
         },
         name,
@@ -318,6 +320,29 @@ mod tests {
         }
         let size = r#"{"inputs":[],"parameters":{"binary_data_size":3}}"#;
         assert_eq!(read(size, b"").unwrap_err().code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn arrays_have_as_many_as_are_taken_and_no_more() {
+        let input = r#"{"name":"x","datatype":"INT8","data":[],"shape":"#;
+        let document = |inputs: usize, outputs: usize, dimensions: usize| {
+            let shape = vec!["0"; dimensions].join(",");
+            let inputs = vec![format!("{input}[{shape}]}}"); inputs].join(",");
+            let outputs = vec![r#"{"name":""}"#; outputs].join(",");
+            format!(r#"{{"outputs":[{outputs}],"inputs":[{inputs}]}}"#)
+        };
+        let (tensors, dimensions) = (MOST_TENSORS, MOST_DIMENSIONS);
+        assert!(read(&document(tensors, tensors, 1), b"").is_ok());
+        assert!(read(&document(1, 0, dimensions), b"").is_ok());
+        for (excess, told) in [
+            (document(tensors + 1, 0, 1), "more than 4096"),
+            (document(1, tensors + 1, 1), "more than 4096"),
+            (document(1, 0, dimensions + 1), "more than 64"),
+        ] {
+            let status = read(&excess, b"").unwrap_err();
+            assert_eq!(status.code, Code::InvalidArgument);
+            assert!(status.message.contains(told), "{}", status.message);
+        }
     }
 
     proptest! {
