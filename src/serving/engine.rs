@@ -277,7 +277,7 @@ impl Engine {
         if let Some(turn) = &seat.turn
             && !turn.comes(self.clock.as_ref(), deadline).await
         {
-            return Err(late(self.clock.now() - arrived, Duration::ZERO));
+            return Err(overdue(self.clock.now() - arrived));
         }
         let Outputs { tensors, trip } = answer?;
         journey.trip = Some(trip);
