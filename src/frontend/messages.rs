@@ -14,6 +14,8 @@ const SMALL: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Messages {
     most: usize,
+    /// What bounds them, as it is told to whoever sends more.
+    bound: &'static str,
     prefix: [u8; PREFIX],
     /// How much of the prefix is known.
     known: usize,
@@ -36,6 +38,7 @@ impl Messages {
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
+            bound: "(max_message_bytes)",
             prefix: [0; PREFIX],
             known: 0,
             rest: 0,
@@ -45,8 +48,12 @@ impl Messages {
 
     /// The same, of which none is larger than those that ask for health need.
     pub(super) fn small(self) -> Self {
+        if self.most <= SMALL {
+            return self;
+        }
         Self {
-            most: self.most.min(SMALL),
+            most: SMALL,
+            bound: "for a call that asks for health",
             ..self
         }
     }
@@ -115,11 +122,7 @@ impl Messages {
     }
 
     fn too_large(&self) -> TooLarge {
-        let (length, most) = (self.length(), self.most);
-        let bound = match most {
-            SMALL => "for a call that asks for health",
-            _ => "(max_message_bytes)",
-        };
+        let (length, most, bound) = (self.length(), self.most, self.bound);
         let message =
             format!("a message of {length} bytes; the largest that is taken has {most} {bound}");
         TooLarge {
