@@ -33,20 +33,27 @@ async fn get(address: SocketAddr, path: &str, accept: &str) -> (String, String) 
 }
 
 pub(crate) async fn scrape(node: &Node, accept: &str) -> (String, String) {
-    get(node.server.metrics_address().unwrap(), "/metrics", accept).await
+    let server = &node.server;
+    let address = server.metrics_address().or(server.http_address());
+    get(address.unwrap(), "/metrics", accept).await
 }
 
-/// What is told once no call is in progress: one gives its place back after its answer.
-pub(crate) async fn scrape_at_rest(node: &Node) -> String {
-    within("no call is in progress", async {
+/// What is told once so many calls are in progress: one gives its place back after its answer.
+pub(crate) async fn scrape_with(node: &Node, calls: usize) -> String {
+    within(&format!("{calls} calls are in progress"), async {
         loop {
             let (_, body) = scrape(node, "*/*").await;
-            if value(&body, "jitney_in_flight_calls") == Some(0.0) {
+            if value(&body, "jitney_in_flight_calls") == Some(calls as f64) {
                 return body;
             }
         }
     })
     .await
+}
+
+/// What is told once no call is in progress.
+pub(crate) async fn scrape_at_rest(node: &Node) -> String {
+    scrape_with(node, 0).await
 }
 
 /// The value of one line, if it is there.

@@ -9,7 +9,8 @@ use jitney::proto::{ModelReadyRequest, ServerLiveRequest, ServerReadyRequest};
 use tonic::Code;
 
 use super::http::{Wire, assert_echo, get, head, post, row};
-use super::node::{Node, until, within};
+use super::metrics::{scrape_at_rest, scrape_with};
+use super::node::{Node, until};
 use super::occupant::Occupant;
 use super::repository::Repository;
 use super::request;
@@ -240,6 +241,7 @@ async fn calls_are_counted_over_both_protocols_but_probes_are_answered() {
     let asked = tonic_health::pb::HealthCheckRequest::default();
     health.check(asked).await.unwrap();
     occupant.leaves().await;
+    scrape_at_rest(&node).await;
     assert_echo(&wire.ask(post(INFER, &[], row(&[1.0]))).await, &[1.0]);
 }
 
@@ -304,19 +306,16 @@ async fn a_client_that_goes_away_gives_back_what_it_took() {
     until("the request waits", || version.queued() == 2).await;
     drop(waiting);
     until("the request leaves", || version.queued() == 1).await;
+    scrape_with(&node, 2).await;
     // In the middle of its body.
     let mut cut_off = wire(&node).await;
     cut_off.send(head(INFER, &["content-length: 100"])).await;
     cut_off.send("{").await;
-    within("the third place is taken", async {
-        while wire(&node).await.ask(get("/v2")).await.status != 429 {}
-    })
-    .await;
+    scrape_with(&node, 3).await;
+    assert_eq!(wire(&node).await.ask(get("/v2")).await.status, 429);
     drop(cut_off);
-    within("the third place is free", async {
-        while wire(&node).await.ask(get("/v2")).await.status != 200 {}
-    })
-    .await;
+    scrape_with(&node, 2).await;
+    assert_eq!(wire(&node).await.ask(get("/v2")).await.status, 200);
     assert!(occupant.is_there());
 }
 
