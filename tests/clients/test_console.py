@@ -25,7 +25,7 @@ def browser():
         pytest.skip("no Chromium here: install it to see the console (on Debian: apt install chromium)")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags, timeout=HANG * 1000)
         yield browser
         browser.close()
 
@@ -228,6 +228,7 @@ def test_a_server_that_is_gone_is_told(repository, browser):
     simulated(repository, "m")
     with Server(repository) as server:
         page = browser.new_page()
+        page.set_default_timeout(HANG * 1000)
         page.goto(f"http://{server.address}/console")
         expect(page.locator("#ready")).to_have_text("ready")
         server.stop()

@@ -67,7 +67,7 @@ model = "cached"
 arrivals = "poisson"
 rate = 120
 warm_up_s = 0
-duration_s = 60
+duration_s = 3600
 """
 BROKEN = """
 max_lag_ms = 60000
@@ -91,8 +91,10 @@ model = "one_lost"
 arrivals = "poisson"
 rate = 150
 warm_up_s = 0
-duration_s = 60
+duration_s = 3600
 """
+# So much patience that a busy machine spends none of the budget for what is late.
+UNHURRIED = "latency_objective_ms = 60000"
 ON_TWO = '[[instances]]\ndevice = "simulated:0"\n[[instances]]\ndevice = "simulated:1"\n'
 
 
@@ -236,10 +238,11 @@ def place():
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dashboards")
     models = folder / "models"
-    simulated(models, "pair", behaviour="fixed_ms = 10\n" + ON_TWO)
-    simulated(models, "padded", behaviour="fixed_ms = 20\n[padding]\naxes = { x = 1, y = 1 }\n")
-    simulated(models, "cached", policy="response_cache = true")
+    simulated(models, "pair", UNHURRIED, "fixed_ms = 10\n" + ON_TWO)
+    simulated(models, "padded", UNHURRIED, "fixed_ms = 20\n[padding]\naxes = { x = 1, y = 1 }\n")
+    simulated(models, "cached", f"{UNHURRIED}\nresponse_cache = true")
     shutil.copytree(ROOT / "examples" / "models" / "digits", models / "digits")
+    (models / "digits" / "model.toml").write_text(UNHURRIED)
     # And those that go wrong.
     simulated(models, "failing", behaviour="fail_every = 2")
     simulated(models, "full", policy="max_queue_size = 1", behaviour="fixed_ms = 500")

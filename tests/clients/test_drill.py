@@ -23,7 +23,7 @@ LOAD = BINARY.with_name("jitney-load")
 SCRIPT = ROOT / "scripts" / "diagnose.py"
 DIAGNOSE = runpy.run_path(str(SCRIPT))
 # What machines that are busy with something else delay now and then is well within it.
-OBJECTIVE = "latency_objective_ms = 500"
+OBJECTIVE = 500
 SCENARIO = """
 max_lag_ms = 60000
 max_outstanding = 400
@@ -33,12 +33,12 @@ model = "{model}"
 arrivals = "poisson"
 rate = {rate}
 warm_up_s = 0
-duration_s = 60
+duration_s = 3600
 """
 # Of each drill.
 ENOUGH = 60
-# Batches of which the first three are slow, and many others not.
-AFTER_COLD = 33
+# Batches of which the first three are slow, and many others not, even if the machine delays one.
+AFTER_COLD = 60
 
 
 def on(*devices):
@@ -49,10 +49,12 @@ def on(*devices):
 def models(tmp_path_factory):
     models = tmp_path_factory.mktemp("drill") / "models"
 
-    def add(name, behaviour, policy=""):
-        simulated(models, name, policy=f"{OBJECTIVE}\n{policy}", behaviour=behaviour)
+    def add(name, behaviour, policy="", objective=OBJECTIVE):
+        policy = f"latency_objective_ms = {objective}\n{policy}"
+        simulated(models, name, policy=policy, behaviour=behaviour)
 
-    add("well", "fixed_ms = 10\n" + on(0, 1))
+    # Of this one alone nothing has to be late.
+    add("well", "fixed_ms = 10\n" + on(0, 1), objective=10_000)
     add("lopsided", "fixed_ms = 20\nslowdown = [1, 1, 1, 50]\n" + on(2, 3), "max_batch_size = 1")
     add("crowded", "fixed_ms = 60\n" + on(4), "max_batch_size = 1")
     add("shared", "fixed_ms = 10\nper_row_ms = 2\n" + on(5), "max_batch_size = 600")
@@ -190,7 +192,7 @@ def test_a_slow_device_is_named(server, drill, tmp_path):
     [there, slow] = has(told, r"(\d+) of the (\d+) slow batches that are remembered ran there")
     assert 0 < int(there) == int(slow)
     assert has(told, r"that are traced, \d+ spent most of their time in execute; (\d+) of \1 ran on simulated:3")
-    assert has(told, r"execute 1 s, .* in a batch of 1 rows on simulated:3\): trace [0-9a-f]{32}")
+    assert has(told, r"execute 1(\.\d+)? s, .* in a batch of 1 rows on simulated:3\): trace [0-9a-f]{32}")
 
 
 def test_too_much_load_is_named(server, drill, tmp_path):
@@ -220,7 +222,7 @@ def test_a_version_that_was_just_loaded_is_named(server, drill, tmp_path):
         drill.await_requests("fresh", AFTER_COLD, "jitney_batches_total")
     told = drill.diagnosis("fresh")
     assert told["cause"] == "cold version", told
-    assert has(told, r"the slow ones were the version's batches number 1, 2, 3$")
+    assert has(told, r"the slow ones were the version's batches number 1, 2, 3")
 
 
 def test_a_version_that_replaced_another_is_named(server, models, drill, tmp_path):
@@ -249,7 +251,7 @@ def send_slowly(address, seconds):
 
 
 def test_clients_that_send_slowly_are_named(server, drill, tmp_path):
-    slow = [threading.Thread(target=send_slowly, args=[server.address, 1]) for _ in range(8)]
+    slow = [threading.Thread(target=send_slowly, args=[server.address, 2]) for _ in range(24)]
     for one in slow:
         one.start()
     with load(server, tmp_path, "listening", 20):
@@ -287,5 +289,5 @@ def test_a_look_at_a_server_is_enough(server, tmp_path):
     drill = Drill(server, tmp_path)
     with load(server, tmp_path, "well", 40):
         drill.await_requests("well", 1)
-        told = said_of("well", f"http://{server.address}", "--seconds", "1")
+        told = said_of("well", f"http://{server.address}", "--seconds", "5")
     assert told["cause"] == "healthy", told

@@ -26,7 +26,8 @@ def page(tmp_path):
     foreign = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=foreign.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"],
+                                             timeout=HANG * 1000)
         page = browser.new_page()
         page.set_default_timeout(HANG * 1000)
         page.goto(f"http://127.0.0.1:{foreign.server_port}/")

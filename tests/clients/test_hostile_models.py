@@ -135,7 +135,7 @@ HOSTILE = {
     "without_branches": without_branches(),
     "recursive": model([CALL], functions=[function("f", "f")]),
     "recursive_by_another": model([CALL], functions=[function("f", "g"), function("g", "f")]),
-    "huge_constant": constant("ConstantOfShape", [2**40]),
+    "huge_constant": constant("ConstantOfShape", [2**60]),
     "overflowing_constant": constant("ConstantOfShape", [2**40, 2**40]),
     "negative_constant": constant("ConstantOfShape", [-5]),
     "huge_input": model([ADD], inputs=[value("x", ("N", 2**40))]),

@@ -52,6 +52,18 @@ def read(name):
     return by_kind((DEPLOY / "kubernetes" / f"{name}.yaml").read_text())
 
 
+def parents():
+    """Of every process here, who started it."""
+    parents = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # A name in parentheses comes before it, and may have any sign in it.
+            parents.add(int(status.read_text().rpartition(")")[2].split()[1]))
+        except OSError:
+            continue
+    return parents
+
+
 # Manifests.
 
 
@@ -184,8 +196,7 @@ def test_isolation_and_its_bounds_reach_the_server(add, repository, tmp_path):
     [_, path, *flags] = as_told(one["args"], repository, tmp_path, settings)
     flags = [flag for flag in flags if "-address=" not in flag]
     with Server(path, *flags) as server:
-        workers = Path(f"/proc/{server.process.pid}/task").glob("*/children")
-        assert any(children.read_text() for children in workers)
+        assert server.process.pid in parents()
     # What the load took is kept where the Pod has its volume.
     assert json.loads((tmp_path / "loads.json").read_text())
 
@@ -371,8 +382,10 @@ def test_a_secured_pod_serves_what_the_secrets_say(add, repository, tmp_path):
         for name in ["startupProbe", "livenessProbe", "readinessProbe"]:
             [program, *asked] = one[name]["exec"]["command"]
             assert program == "/usr/local/bin/jitney"
-            asked = [server.address.join(["--grpc-address=", ""]) if "-address=" in part else part
-                     for part in asked]
+            # Busy machines take longer than a kubelet grants.
+            own = {"--grpc-address": server.address, "--timeout-ms": str(HANG * 1000)}
+            asked = [f"{flag}={own.get(flag, value)}" if value else flag
+                     for flag, _, value in (part.partition("=") for part in asked)]
             done = subprocess.run([BINARY, *asked], env={**os.environ, **variables},
                                   capture_output=True, text=True, timeout=HANG)
             assert done.stdout == "serving\n", done.stderr

@@ -23,7 +23,7 @@ def ask(server, model):
 
 
 def test_every_line_is_an_object(repository):
-    simulated(repository, "quick")
+    simulated(repository, "quick", policy="latency_objective_ms = 60000")
     simulated(repository, "slow", policy="latency_objective_ms = 0.001")
     with Server(repository, "--log-format", "json", "--log", "info,jitney=debug", "--trace-ratio", "0",
                 "--otlp-endpoint", "http://127.0.0.1:9") as server:

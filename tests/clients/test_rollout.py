@@ -21,7 +21,9 @@ SERVERS = 3
 # One row at a time, 10 ms each: what one server can do in a second.
 BEHAVIOUR = "fixed_ms = 10"
 CAPACITY = 100
-# What both clients ask together is 70 % of what all servers can do.
+# What both clients ask together is 70 % of what all servers can do, and more than two of them: what then waits
+# is not refused.
+POLICY = "max_batch_size = 1\nmax_queue_size = 100000"
 RATE = SERVERS * CAPACITY * 7 // 10 // 2
 
 BALANCED = {"loadBalancingConfig": [{"round_robin": {}}]}
@@ -108,7 +110,7 @@ def until_busy(server):
 
 @CONFIGS
 def test_a_rolling_restart_loses_nothing(repository, program, config):
-    simulated(repository, "slow", "max_batch_size = 1", BEHAVIOUR)
+    simulated(repository, "slow", POLICY, BEHAVIOUR)
     flags = ["--lame-duck-ms", "500", "--max-connection-age-ms", "700"]
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(repository, *flags)) for _ in range(SERVERS)]

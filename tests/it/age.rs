@@ -22,9 +22,10 @@ use super::place::Place;
 use super::repository::Repository;
 use super::request::{assert_echo, rows};
 
+/// An age that a first call is well within.
 fn aging(grace: Option<&str>) -> RawServer {
     RawServer {
-        max_connection_age_ms: Some("100".to_owned()),
+        max_connection_age_ms: Some("2000".to_owned()),
         max_connection_age_grace_ms: grace.map(str::to_owned),
         ..RawServer::default()
     }

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::http::{Wire, assert_echo, get, post, row};
 use super::node::{Node, infer, until, within};
+use super::occupant::Gate;
 use super::repository::Repository;
 use super::request::{assert_echo as assert_echoed, rows};
 
@@ -106,6 +107,7 @@ async fn no_call_is_ended_to_make_room() {
     let (_repository, node) = node(3, "fixed_ms = 1500").await;
     let address = node.server.address();
     let version = node.version("m");
+    let gate = Gate::close(&node, "m");
     // One by HTTP/2 and two by HTTP/1, so that all places have a call.
     let by_grpc = tokio::spawn(infer(node.client(), rows("m", 0, 1)));
     let mut wires = [Wire::to(address).await, Wire::to(address).await];
@@ -116,6 +118,7 @@ async fn no_call_is_ended_to_make_room() {
     until("the calls are there", || version.queued() == 2).await;
     let mut late = Wire::to(address).await;
     late.send(get("/v2/health/live")).await;
+    gate.open();
     let answer = within("an answer", by_grpc).await.unwrap().unwrap();
     assert_echoed(&answer, &rows("m", 0, 1));
     for wire in &mut wires {

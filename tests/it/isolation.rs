@@ -93,7 +93,7 @@ async fn who_crashes_a_worker_twice_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_makes_a_worker_hang_twice_fails_alone() {
     let settings = RawServer {
-        executor_timeout_ms: Some("500".to_owned()),
+        executor_timeout_ms: Some("3000".to_owned()),
         ..Isolated::new().settings()
     };
     poisoned("hang_on = 13000", settings, Cause::Hung).await;
@@ -129,7 +129,7 @@ async fn a_worker_that_stays_stopped_is_replaced() {
     let repository = simulated("max_batch_size = 4", "");
     let isolated = Isolated::new();
     let settings = RawServer {
-        executor_timeout_ms: Some("300".to_owned()),
+        executor_timeout_ms: Some("2000".to_owned()),
         ..isolated.settings()
     };
     let node = Node::with(&repository.path(), settings).await;
@@ -214,7 +214,7 @@ async fn after_a_rest_it_is_on_probation() {
     let repository = simulated("max_batch_size = 4", "abort_on = 13000");
     repository.add("add_sub", 1);
     let isolated = Isolated::new();
-    let node = Node::with(&repository.path(), strict(&isolated, 2_000)).await;
+    let node = Node::with(&repository.path(), strict(&isolated, 5_000)).await;
     is_taken_out(&node).await;
     node.until_ready("m", "").await;
     echoes(&node, 1).await;

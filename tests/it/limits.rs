@@ -25,7 +25,7 @@ fn simulate(repository: &Repository, model: &str, device: u32, priority: u32) {
     let simulated = Simulated {
         policy: "max_batch_size = 1",
         instances: &instances,
-        simulated: "fixed_ms = 5",
+        simulated: "fixed_ms = 30",
     };
     repository.simulate(model, simulated);
 }

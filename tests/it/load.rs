@@ -79,10 +79,10 @@ async fn a_fast_server_that_fails_is_told_so() {
     .await;
     assert_eq!(report.verdict(), Verdict::Missed);
     let step = &report.steps[0];
-    let failed = step.recording.outcomes.failed.get("INTERNAL").copied();
-    let share = failed.unwrap() as f64 / step.recording.outcomes.all() as f64;
+    let failed = step.recording.outcomes.failed["INTERNAL"];
+    let runs = step.recording.outcomes.all();
     // One in five runs fails, and with it its one request.
-    assert!((share - 0.2).abs() < 0.05, "{share}");
+    assert!(failed.abs_diff(runs / 5) <= 1, "{failed} of {runs}");
     let missed: Vec<&str> = step
         .findings
         .iter()
@@ -152,7 +152,7 @@ async fn a_model_that_is_gone_comes_back() {
     };
     assert!(recovery.as_millis() >= 290, "{recovery:?}");
     // A stream says why, and no code.
-    assert!(recording.outcomes.failed["UNKNOWN"] >= 25);
+    assert!(recording.outcomes.failed["UNKNOWN"] >= 1);
     assert_eq!(report.verdict(), Verdict::Met);
 }
 
@@ -160,10 +160,11 @@ async fn a_model_that_is_gone_comes_back() {
 async fn a_recording_is_played_with_its_sizes() {
     let repository = Repository::new();
     repository.add("add_sub", 1);
+    // No two that follow each other fit into a batch, though they may come at once.
+    repository.configure("add_sub", "max_batch_size = 4");
     let node = Node::start(&repository.path()).await;
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("day.csv");
-    // So far apart that no two of them meet.
     let lines: Vec<String> = (0..10)
         .map(|number| format!("{},{}", 100 + number, 1 + 3 * (number % 2)))
         .collect();
@@ -187,11 +188,13 @@ async fn a_recording_is_played_with_its_sizes() {
 async fn a_recording_without_a_duration_is_played_to_its_last_request() {
     let repository = Repository::new();
     repository.add("add_sub", 1);
+    // No two that follow each other fit into a batch, though they may come at once.
+    repository.configure("add_sub", "max_batch_size = 4");
     let node = Node::start(&repository.path()).await;
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("day.csv");
-    // The last is the only one of four rows.
-    std::fs::write(&trace, "7,1\n7.5,1\n8,4\n").unwrap();
+    // The last is the only one of three rows.
+    std::fs::write(&trace, "7,1\n7.5,4\n8,3\n").unwrap();
     let report = driven(
         &node,
         &format!(
@@ -203,7 +206,7 @@ async fn a_recording_without_a_duration_is_played_to_its_last_request() {
     let step = &report.steps[0];
     assert_eq!(step.recording.outcomes.all(), 3);
     let counted = &step.counted[0];
-    assert_eq!(counted.batches, BTreeMap::from([(1, 2), (4, 1)]));
+    assert_eq!(counted.batches, BTreeMap::from([(1, 1), (3, 1), (4, 1)]));
     assert_eq!(counted.requests, 3);
 }
 

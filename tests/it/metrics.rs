@@ -217,7 +217,7 @@ async fn deadlines_that_were_refused_early_are_told_apart() {
     let repository = Repository::of("max_batch_size = 1", "");
     let slow = Simulated {
         policy: "max_batch_size = 1",
-        simulated: "fixed_ms = 500",
+        simulated: "fixed_ms = 3000",
         ..Simulated::default()
     };
     repository.simulate("slow", slow);
@@ -226,7 +226,7 @@ async fn deadlines_that_were_refused_early_are_told_apart() {
     let _occupant = Occupant::with_deadlines(&node, "m", 1).await;
     // The one is known to take longer than that; the other waits in vain.
     for (model, early) in [("slow", 1.0), ("m", 0.0)] {
-        let choice = ParameterChoice::Int64Param(100_000);
+        let choice = ParameterChoice::Int64Param(1_000_000);
         let late = with_parameter(rows(model, 0, 1), "timeout", choice);
         let refused = node.infer(late).await.unwrap_err();
         assert_eq!(refused.code(), Code::DeadlineExceeded);

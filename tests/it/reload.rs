@@ -68,7 +68,7 @@ async fn a_version_is_replaced_in_place_while_its_queue_is_full() {
 async fn a_load_is_seen_through_though_its_client_goes_away() {
     let repository = Repository::new();
     let slow = Simulated {
-        simulated: "load_ms = 300",
+        simulated: "load_ms = 3000",
         ..Simulated::default()
     };
     repository.simulate("m", slow);

@@ -47,12 +47,20 @@ fn sum(response: &ModelInferResponse) -> f32 {
     floats(&response.raw_output_contents[0])[0]
 }
 
-/// Serves `accumulator` with these keys of `[sequence]` before those that it has.
+/// How long it waits for a sequence's next request.
+const PATIENCE: &str = "max_idle_ms = 60000";
+
+/// Serves `accumulator` with these keys of `[sequence]` in place of its patience, or beside it.
 fn accumulator(keys: &str) -> Repository {
     let repository = Repository::new();
     repository.add("accumulator", 1);
     let own = std::fs::read_to_string(made_models().join("accumulator/model.toml")).unwrap();
-    let own = own.replace("[sequence]\n", &format!("[sequence]\n{keys}\n"));
+    let kept = if keys.contains("max_idle_ms") {
+        ""
+    } else {
+        PATIENCE
+    };
+    let own = own.replace(PATIENCE, &format!("{kept}\n{keys}\n"));
     repository.configure("accumulator", &own);
     repository
 }
@@ -82,7 +90,7 @@ async fn sequences_side_by_side_keep_their_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sequences_at_once_are_batched_and_leave_nothing() {
-    let repository = accumulator("max_idle_ms = 60000");
+    let repository = accumulator("");
     let node = Node::start(&repository.path()).await;
     let version = node.version("accumulator");
     let round = async |amount: i64, place, expected: fn(i64) -> f32| {
@@ -218,7 +226,7 @@ async fn a_sequence_that_falls_silent_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_finds_no_place_waits_for_one() {
-    let repository = accumulator("max_sequences = 1\nmax_idle_ms = 60000");
+    let repository = accumulator("max_sequences = 1");
     let node = Node::start(&repository.path()).await;
     node.infer(add(1, 1, Place::First)).await.unwrap();
     let mut hurried = Request::new(add(2, 1, Place::First));
@@ -249,7 +257,7 @@ async fn silence_makes_room_for_who_waits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_has_an_end() {
-    let repository = accumulator("max_sequences = 1\nmax_idle_ms = 60000");
+    let repository = accumulator("max_sequences = 1");
     let own = std::fs::read_to_string(repository.folder("accumulator").join("model.toml")).unwrap();
     repository.configure("accumulator", &format!("max_queue_size = 1\n{own}"));
     let node = Node::start(&repository.path()).await;
@@ -268,7 +276,7 @@ async fn a_backlog_has_an_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_away_does_not_hold_up_its_sequence() {
-    let repository = accumulator("max_sequences = 1\nmax_idle_ms = 60000");
+    let repository = accumulator("max_sequences = 1");
     let node = Node::start(&repository.path()).await;
     node.infer(add(1, 1, Place::First)).await.unwrap();
     for _ in 0..200 {
@@ -288,16 +296,17 @@ async fn a_client_that_goes_away_does_not_hold_up_its_sequence() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_goes_ends_its_sequences() {
-    let repository = accumulator("max_sequences = 1\nmax_idle_ms = 60000");
+    let repository = accumulator("max_sequences = 1");
     let node = Node::explicit(&repository, &["accumulator"]).await;
     node.infer(add(1, 1, Place::First)).await.unwrap();
     let old = node.version("accumulator");
+    let before = Arc::strong_count(&old);
     let mut waiting = JoinSet::new();
     for id in 2..6 {
         waiting.spawn(infer(node.client(), add(id, 1, Place::First)));
     }
-    // They wait once one of them has been seen to: the others came on the same connection.
-    until("all wait", || Arc::strong_count(&old) > 5).await;
+    // Each holds the version twice.
+    until("all wait", || Arc::strong_count(&old) == before + 8).await;
     repository.add("accumulator", 2);
     node.load("accumulator").await.unwrap();
     while let Some(answer) = waiting.join_next().await {

@@ -30,7 +30,7 @@ async fn node() -> (Repository, Node) {
     let repository = Repository::new();
     repository.simulate("m", Simulated::default());
     let settings = RawServer {
-        write_timeout_ms: Some("200".to_owned()),
+        write_timeout_ms: Some("1000".to_owned()),
         metrics_address: Some("127.0.0.1:0".to_owned()),
         ..RawServer::default()
     };

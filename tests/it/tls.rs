@@ -220,7 +220,7 @@ async fn a_handshake_has_its_time_and_so_has_what_follows() {
     let settings = RawServer {
         read_timeout_ms: Some("50".to_owned()),
         security: RawSecurity {
-            handshake_timeout_ms: Some("50".to_owned()),
+            handshake_timeout_ms: Some("3000".to_owned()),
             ..place.tls()
         },
         ..RawServer::default()

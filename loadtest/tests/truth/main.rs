@@ -159,7 +159,7 @@ async fn over_a_stream_every_ending_is_counted_apart_too() {
         ..Endpoint::from(&server.address)
     };
     let plan = Plan {
-        timeout: SECOND,
+        timeout: 4 * SECOND,
         ..Plan::new(Arrivals::constant(100.0), Duration::ZERO, 2 * SECOND)
     };
     let target = Target::connect(endpoint, 1).await.unwrap();

@@ -178,16 +178,15 @@ impl Core {
     pub(super) fn depart(&mut self, instance: &mut Instance, now: Moment) -> Step {
         self.batcher.set_delivery(self.delivery.expected(now));
         let group = instance.berth.group;
-        let Instance {
-            batch,
-            jobs,
-            stayed,
-            ..
-        } = instance;
-        let step = self.batcher.poll(now, group, batch);
-        *stayed = self.batcher.len();
-        let early = batch.late.iter().filter(|late| !late.expected.is_zero());
-        let early = early.count();
+        let step = self.batcher.poll(now, group, &mut instance.batch);
+        instance.stayed = self.batcher.len();
+        let told = instance.batch.late.iter();
+        let early = told.filter(|late| !late.expected.is_zero()).count();
+        if early > 0 {
+            // Before they are told: who then asks how many there were is among them.
+            instance.refused_early(early);
+        }
+        let Instance { batch, jobs, .. } = instance;
         for Late { id, expected } in &batch.late {
             if let Some(job) = self.unseat(*id) {
                 let waited = now.since(job.arrived);
@@ -197,9 +196,6 @@ impl Core {
         jobs.extend(batch.members.iter().filter_map(|id| self.unseat(*id)));
         // Who was queued again is known by another id than its seat has, and cannot be cancelled.
         jobs.retain(|job| !job.retried || !job.ticket.is_forsaken());
-        if early > 0 {
-            instance.refused_early(early);
-        }
         if step == Step::Dispatch
             && let Some(loan) = self.loan.take()
         {
