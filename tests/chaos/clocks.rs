@@ -10,7 +10,7 @@ use tonic::{Code, Request};
 use super::repository::Repository;
 use super::request::{assert_echo, rows};
 use super::server::Server;
-use super::witness::{Witness, warm};
+use super::witness::Witness;
 
 /// Where Debian's package has it.
 const FAKER: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -32,8 +32,7 @@ async fn a_clock_that_jumps_changes_no_deadline() {
         ("FAKETIME_DONT_RESET", "1"),
     ];
     let server = Server::start_with(&repository.path(), &[], &set);
-    warm(&server, 500).await;
-    let before = server.has();
+    let before = server.rests_after(500).await;
     let witness = Witness::begin(&server, 8);
     for jump in ["+1d", "-1d", "+400d", "-3600s", "+0"] {
         fs::write(&moment, jump).unwrap();

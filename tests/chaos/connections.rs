@@ -9,7 +9,7 @@ use super::extent;
 use super::repository::Repository;
 use super::server::Server;
 use super::within;
-use super::witness::{Witness, warm};
+use super::witness::Witness;
 
 const BODY: &str =
     r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1.5,2.5,3.5,4.5]}]}"#;
@@ -67,8 +67,7 @@ async fn ten_thousand_connections_are_all_answered() {
     let many = extent(1000, 9900);
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &[]);
-    warm(&server, 2000).await;
-    let before = server.has();
+    let before = server.rests_after(2000).await;
     let witness = Witness::begin(&server, 4);
     let open = connect(&server, many).await;
     let during = server.has();
@@ -88,8 +87,7 @@ async fn ten_thousand_connections_are_all_answered() {
 async fn without_descriptors_who_is_idle_makes_room_for_who_asks() {
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &[]);
-    warm(&server, 2000).await;
-    let before = server.has();
+    let before = server.rests_after(2000).await;
     let witness = Witness::begin(&server, 4);
     witness.sees(100).await;
     server.allow_descriptors(server.has().descriptors + 10);

@@ -43,7 +43,7 @@ async fn ten_times_too_much_is_refused_and_passes() {
     let usual = Duration::from_secs(extent(3, 20) as u64);
     let peak = good(&offer(&server, 75.0, usual).await, usual);
     let rush = Duration::from_secs(extent(5, 60) as u64);
-    let before = server.has();
+    let before = server.rests_after(64).await;
     let (most, recording) = tokio::join!(most(&server, rush), offer(&server, 500.0, rush));
     assert_pushed_back(&recording);
     let witness = Witness::begin(&server, 4);

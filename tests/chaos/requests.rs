@@ -20,7 +20,7 @@ use super::repository::Repository;
 use super::request::rows;
 use super::server::{Server, channel};
 use super::within;
-use super::witness::{Witness, warm};
+use super::witness::Witness;
 
 /// Clients that do it at the same time.
 const CLIENTS: usize = 16;
@@ -31,8 +31,7 @@ async fn cancelled_requests_leave_nothing_behind() {
     // Slow enough that many are still queued when they are given up.
     let repository = Repository::of("max_batch_size = 8", "fixed_ms = 1");
     let server = Server::start(&repository.path(), &[]);
-    warm(&server, 2000).await;
-    let before = server.has();
+    let before = server.rests_after(2000).await;
     let witness = Witness::begin(&server, 4);
     let answered = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
@@ -200,8 +199,7 @@ async fn what_is_no_request_is_refused_and_holds_nobody_up() {
     let all = extent(20_000, 1_000_000);
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &["--log", "warn"]);
-    warm(&server, 2000).await;
-    let before = server.has();
+    let before = server.rests_after(2000).await;
     let witness = Witness::begin(&server, 4);
     spoil_messages(&server, all / 2 / CLIENTS).await;
     spoil_bodies(&server, all / 2 / CLIENTS).await;

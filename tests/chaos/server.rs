@@ -24,6 +24,8 @@ const MORE: f64 = 1.05;
 const LOOK: Duration = Duration::from_millis(100);
 /// Looks before it is asked something again.
 const LOOKS: usize = 15;
+/// Rests of which that counts in which it has most.
+const RESTS: usize = 5;
 
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
@@ -168,6 +170,19 @@ impl Server {
             threads: of("Threads:").parse().unwrap(),
             descriptors: fs::read_dir(format!("{folder}/fd")).unwrap().count(),
         }
+    }
+
+    /// Serves so many requests, and gives the most that it then has when it rests: that differs by some MiB from one
+    /// rest to the next, as threads give back what others freed.
+    pub(crate) async fn rests_after(&self, requests: usize) -> Possessions {
+        warm(self, requests).await;
+        let mut most = self.has();
+        for _ in 0..RESTS {
+            warm(self, 64).await;
+            tokio::time::sleep(LOOK * LOOKS as u32).await;
+            most.resident_kib = most.resident_kib.max(self.has().resident_kib);
+        }
+        most
     }
 
     /// Waits until it has no more than before, while it serves as it usually does: what a thread has freed

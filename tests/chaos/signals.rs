@@ -8,15 +8,14 @@ use tonic::Code;
 use super::extent;
 use super::repository::Repository;
 use super::server::Server;
-use super::witness::{Witness, warm};
+use super::witness::Witness;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_stopped_goes_on_as_if_nothing_had_been() {
     let times = extent(3, 20);
     let repository = Repository::of("", "fixed_ms = 5");
     let server = Server::start(&repository.path(), &[]);
-    warm(&server, 2000).await;
-    let before = server.has();
+    let before = server.rests_after(2000).await;
     let witness = Witness::begin(&server, 16);
     for _ in 0..times {
         witness.sees(100).await;

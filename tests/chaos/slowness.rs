@@ -16,7 +16,7 @@ use super::repository::Repository;
 use super::request::{input, raw};
 use super::server::{Possessions, Server, client};
 use super::within;
-use super::witness::{Witness, warm};
+use super::witness::Witness;
 
 /// Requests of a stream, and numbers in each.
 const STREAMED: usize = 1000;
@@ -59,9 +59,8 @@ async fn who_sends_and_reads_a_byte_at_a_time_is_answered_and_holds_nobody_up() 
     let many = extent(100, 500);
     let repository = Repository::of("", "");
     let server = Server::start(&repository.path(), &[]);
-    warm(&server, 2000).await;
     crawl(&server, many).await;
-    let before = server.has();
+    let before = server.rests_after(2000).await;
     let witness = Witness::begin(&server, 4);
     crawl(&server, many).await;
     let tally = witness.tells().await;
@@ -135,13 +134,13 @@ async fn who_never_reads_is_held_back_and_holds_nobody_up() {
     let repository = Repository::of("max_batch_size = 4", "");
     // They are to be held back, and not only for a while.
     let server = Server::start(&repository.path(), &["--write-timeout-ms", "off"]);
-    warm(&server, 2000).await;
-    let start = server.has();
+    let start = server.rests_after(2000).await;
     // All their answers would be so much.
     let all = (clients * STREAMED * LARGE * 4 / 1024) as u64;
     ignore(&server, clients).await;
     // An allocator's own books are as large as what it once had.
-    let before = server.settles(start.with_more(all / 128)).await;
+    server.settles(start.with_more(all / 128)).await;
+    let before = server.rests_after(64).await;
     let (sent, during) = ignore(&server, clients).await;
     assert!(
         during.resident_kib < before.resident_kib + all / 4,
