@@ -1,12 +1,13 @@
 //! Clients that behave, all the while: each asks, waits, and looks whether the answer is right.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::request::{assert_echo, rows};
 use super::server::{Client, Server};
@@ -105,12 +106,29 @@ async fn behave(
                 assert_echo(answer.get_ref(), &request);
                 tally.right += 1;
             }
-            Err(status) => *tally.codes.entry(status.code() as i32).or_default() += 1,
+            Err(status) => *tally.codes.entry(code(&status) as i32).or_default() += 1,
         }
         tally.slowest = tally.slowest.max(began.elapsed());
         asked.fetch_add(1, Ordering::Relaxed);
     }
     tally
+}
+
+/// A status's code. This client says INTERNAL of a call that was on its way when the server said which was the
+/// last that it took, and that is after that one: nobody has run it, and it may be asked of another.
+fn code(status: &Status) -> Code {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>()
+            && error.is_go_away()
+            && error.is_remote()
+            && error.reason() == Some(h2::Reason::NO_ERROR)
+        {
+            return Code::Unavailable;
+        }
+        source = error.source();
+    }
+    status.code()
 }
 
 /// Has a server do so much that what it needs for that is there.
