@@ -16,6 +16,12 @@ const HEADROOM: f64 = 0.25;
 /// Below this share of such a batch, one is worth losing those at the front for whose sake it would
 /// be so small.
 const SMALL: f64 = 0.9;
+/// While more arrives than can be served, those who travel are to have this share of the time that
+/// they brought left when their batch ends, but no more than that much. A client's clock counts the
+/// way of a request and of its answer too, of which ours sees nothing; and if many have to be refused
+/// anyway, it may as well be those whose answers would come at the last moment.
+const SPARE: u32 = 8;
+const MOST_SPARE: Duration = Duration::from_millis(250);
 /// How long the size of such a batch stands if nothing is learned; the rate of arrivals may change.
 const STANDS: Duration = Duration::from_millis(1);
 
@@ -202,8 +208,8 @@ impl Batcher {
         if let Some(queue) = self.classes.get(place) {
             let rungs = self.grouping.find(queue, &time, &self.policy);
             let fits = self.fleet.fits(now, group, class);
-            let line = Line { place, rungs, fits };
-            self.line_up(line, now, &time, batch);
+            let mut line = Line { place, rungs, fits };
+            self.line_up(&mut line, now, &time, batch);
             self.board(line, now, &time, batch);
             self.round_down(&time, batch);
             self.leave(place, batch);
@@ -228,27 +234,62 @@ impl Batcher {
 
     /// Takes the first of the line out of their queue in order, and refuses those at the front that
     /// would keep the batch smaller than the executors need it.
-    fn line_up(&mut self, line: Line, now: Moment, time: &ServiceTime, batch: &mut Batch) {
+    fn line_up(&mut self, line: &mut Line, now: Moment, time: &ServiceTime, batch: &mut Batch) {
         let cap = self.most_work().min(line.fits);
         let enough = (SMALL * self.target).min(cap);
         let mut waiting = self.classes.get(line.place).map_or(0, |queue| queue.work) as f64;
-        let mut best = (0, 0.0);
+        let mut best = Front::default();
         let mut position = 0;
-        while let Some((_, item)) = self.in_line(line, position, batch) {
+        while let Some((_, item)) = self.in_line(*line, position, batch) {
             let work = self.within(item.deadline, now, time).min(cap).min(waiting);
-            if work > best.1 {
-                best = (position, work);
+            if work > best.work {
+                best = Front {
+                    position,
+                    work,
+                    waiting,
+                };
             }
             waiting -= (item.rows * item.length) as f64;
             position += 1;
-            if best.1 >= enough || best.1 >= waiting {
+            if best.work >= enough || best.work >= waiting {
                 break;
             }
         }
-        let expected = duration(time.at(best.1));
-        for id in batch.line.drain(..best.0.min(batch.line.len())) {
+        if self.traffic.rate(now) > self.fleet.throughput(self.target) {
+            self.step_back(*line, now, time, &mut best, batch);
+        }
+        if best.position > 0 {
+            // Nor does a larger batch take from them what time they have.
+            line.fits = line.fits.min(best.work);
+        }
+        let expected = duration(time.at(best.work));
+        for id in batch.line.drain(..best.position.min(batch.line.len())) {
             self.slots.remove(id);
             batch.late.push(Late { id, expected });
+        }
+    }
+
+    /// Moves the front back to somebody with time to spare, as long as the batch loses nothing by it.
+    fn step_back(
+        &mut self,
+        line: Line,
+        now: Moment,
+        time: &ServiceTime,
+        front: &mut Front,
+        batch: &mut Batch,
+    ) {
+        while let Some((id, item)) = self.in_line(line, front.position, batch) {
+            let arrived = self.slots.get(id).map_or(now, |queued| queued.arrived);
+            let sooner = item.deadline.map(|deadline| {
+                let spare = deadline.since(arrived) / SPARE;
+                deadline.before(spare.min(MOST_SPARE))
+            });
+            let behind = front.waiting - (item.rows * item.length) as f64;
+            if self.within(sooner, now, time) >= front.work || behind < front.work {
+                break;
+            }
+            front.waiting = behind;
+            front.position += 1;
         }
     }
 
@@ -343,6 +384,17 @@ impl Batcher {
             queue.remove(queued, &mut self.slots);
         }
     }
+}
+
+/// With whom in line a batch could begin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Front {
+    /// Its place in line.
+    position: usize,
+    /// The work of the batch.
+    work: f64,
+    /// The work of everybody from there on.
+    waiting: f64,
 }
 
 /// Those of one class who may travel together.

@@ -78,6 +78,70 @@ fn the_urgent_overtake_and_the_late_never_leave() {
 }
 
 #[test]
+fn who_travels_has_time_to_spare_while_more_arrives_than_can_be_served() {
+    let mut batcher = batcher(8, 0);
+    let mut batch = Batch::default();
+    let took = Duration::from_millis(160);
+    batcher.seed(0, Load::of(8), took);
+    let (mut served, mut refused) = (0, 0);
+    for now in (2..=16_000).step_by(2) {
+        batcher.admit(at(now), due(1, now + 500)).unwrap();
+        if now % 160 != 0 {
+            continue;
+        }
+        // Those who travel are as many as ever, whoever is refused for that.
+        assert_eq!(batcher.poll(at(now), 0, &mut batch), Step::Dispatch);
+        (served, refused) = (served + batch.members.len(), refused + batch.late.len());
+        batcher.completed(at(now) + took, 0, batch.load, took);
+    }
+    assert_eq!(served, 8 * 100);
+    // 80 arrive while 8 are served. They wait 276 ms: an eighth of 500 is left at the end of a batch that
+    // takes a bit longer than is expected. Who is there at the end waits no longer.
+    let waiting = batcher.len();
+    assert_eq!(served + refused + waiting, 8_000);
+    assert!((100..=139).contains(&waiting), "{waiting}");
+}
+
+#[test]
+fn no_more_is_spared_than_a_way_can_take() {
+    let mut batcher = batcher(8, 0);
+    let mut batch = Batch::default();
+    batcher.seed(0, Load::of(8), Duration::from_millis(160));
+    for now in 0..200 {
+        batcher.admit(at(now), due(1, now + 10_000)).unwrap();
+    }
+    // An eighth is 1250 ms, of which the first has 1000 at the end.
+    batcher.traffic.arrived(at(8_840), &due(1_000, 20_000));
+    assert_eq!(batcher.poll(at(8_840), 0, &mut batch), Step::Dispatch);
+    assert_eq!((batch.members.len(), batch.late.len()), (8, 0));
+}
+
+#[test]
+fn nobody_is_refused_for_time_to_spare_while_all_can_be_served() {
+    let mut batcher = batcher(8, 0);
+    let mut batch = Batch::default();
+    batcher.seed(0, Load::of(8), Duration::from_millis(160));
+    // Ten a second, and nothing ran for a while.
+    for now in (0..4_000).step_by(100) {
+        batcher.admit(at(now), due(1, now + 4_300)).unwrap();
+    }
+    assert_eq!(batcher.poll(at(4_040), 0, &mut batch), Step::Dispatch);
+    assert_eq!((batch.members.len(), batch.late.len()), (8, 0));
+}
+
+#[test]
+fn no_batch_is_smaller_for_time_to_spare() {
+    let mut batcher = batcher(8, 0);
+    let mut batch = Batch::default();
+    batcher.seed(0, Load::of(8), Duration::from_millis(160));
+    for now in 1..=8 {
+        batcher.admit(at(now), due(1, now + 220)).unwrap();
+    }
+    assert_eq!(batcher.poll(at(40), 0, &mut batch), Step::Dispatch);
+    assert_eq!((batch.members.len(), batch.late.len()), (8, 0));
+}
+
+#[test]
 fn an_explicit_delay_waits_until_full_or_over() {
     let mut batcher = batcher(2, 10);
     let mut batch = Batch::default();

@@ -78,8 +78,8 @@ pub(super) fn input_bytes(inputs: &[Tensor]) -> usize {
     inputs.iter().map(|tensor| tensor.data.len()).sum()
 }
 
-/// What a request is told whose deadline has passed, or cannot be met by a batch that is expected to
-/// take this long.
+/// What a request is told whose deadline has passed, or cannot be met, or with little to spare, by a batch
+/// that is expected to take this long.
 pub(super) fn late(waited: Duration, expected: Duration) -> Status {
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
     let message = if expected.is_zero() {
@@ -89,7 +89,7 @@ pub(super) fn late(waited: Duration, expected: Duration) -> Status {
         )
     } else {
         format!(
-            "after {:.1} ms in the queue the deadline cannot be met: a batch is expected to take {:.1} ms",
+            "after {:.1} ms in the queue the deadline cannot be met, or only just: a batch is expected to take {:.1} ms",
             milliseconds(waited),
             milliseconds(expected)
         )

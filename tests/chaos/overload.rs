@@ -46,15 +46,18 @@ async fn ten_times_too_much_is_refused_and_passes() {
     let before = server.rests_after(64).await;
     let (most, recording) = tokio::join!(most(&server, rush), offer(&server, 500.0, rush));
     assert_pushed_back(&recording);
+    let told = &recording.outcomes;
+    assert!(4 * told.late < told.ok, "they come too late: {told:?}");
     let witness = Witness::begin(&server, 4);
     witness.sees(50).await;
     let tally = witness.tells().await;
     tally.assert_all_right();
     let after = server.settles(before).await;
     println!(
-        "chaos: 10 times overload for {rush:?}: {:.1} good answers a second of {peak:.1} at 1.5 times; \
+        "chaos: 10 times overload for {rush:?}: {:.1} good answers a second of {peak:.1} at 1.5 times, {} late; \
          afterwards the slowest {:?}; {before:?}, at most {most:?}, {after:?}",
         good(&recording, rush),
+        recording.outcomes.late,
         tally.slowest
     );
 }
