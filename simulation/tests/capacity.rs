@@ -161,6 +161,6 @@ fn ten_times_too_much_is_borne_by_those_too_whose_clock_counts_more() {
     for case in CASES {
         let told = run(case, 50.0, 20.0).sustainable;
         let share = run(case, 10.0 * told, 10.0).to_spare / told;
-        assert!(share > 0.95, "{case:?}: {share}");
+        assert!(share > 0.9, "{case:?}: {share}");
     }
 }

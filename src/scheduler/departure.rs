@@ -19,7 +19,8 @@ const SMALL: f64 = 0.9;
 /// While more arrives than can be served, those who travel are to have this share of the time that
 /// they brought left when their batch ends, but no more than that much. A client's clock counts the
 /// way of a request and of its answer too, of which ours sees nothing; and if many have to be refused
-/// anyway, it may as well be those whose answers would come at the last moment.
+/// anyway, it may as well be those whose answers would come at the last moment. Who has hardly waited
+/// brought little, and is not blamed for it: as much as was spent in the queue is enough.
 const SPARE: u32 = 8;
 const MOST_SPARE: Duration = Duration::from_millis(250);
 /// How long the size of such a batch stands if nothing is learned; the rate of arrivals may change.
@@ -281,8 +282,8 @@ impl Batcher {
         while let Some((id, item)) = self.in_line(line, front.position, batch) {
             let arrived = self.slots.get(id).map_or(now, |queued| queued.arrived);
             let sooner = item.deadline.map(|deadline| {
-                let spare = deadline.since(arrived) / SPARE;
-                deadline.before(spare.min(MOST_SPARE))
+                let spare = (deadline.since(arrived) / SPARE).min(MOST_SPARE);
+                deadline.before(spare.min(now.since(arrived)))
             });
             let behind = front.waiting - (item.rows * item.length) as f64;
             if self.within(sooner, now, time) >= front.work || behind < front.work {

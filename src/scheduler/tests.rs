@@ -130,6 +130,23 @@ fn nobody_is_refused_for_time_to_spare_while_all_can_be_served() {
 }
 
 #[test]
+fn who_brought_little_time_and_hardly_waited_travels() {
+    let mut batcher = batcher(8, 0);
+    let mut batch = Batch::default();
+    batcher.seed(0, Load::of(8), Duration::from_millis(160));
+    for _ in 0..100 {
+        batcher.admit(at(0), due(1, 2_000)).unwrap();
+    }
+    // An eighth is 21 ms, of which 10 are left.
+    let urgent = batcher.admit(at(0), due(1, 172)).unwrap().id;
+    assert_eq!(batcher.poll(at(2), 0, &mut batch), Step::Dispatch);
+    assert_eq!(
+        (batch.members.first(), batch.late.len()),
+        (Some(&urgent), 0)
+    );
+}
+
+#[test]
 fn no_batch_is_smaller_for_time_to_spare() {
     let mut batcher = batcher(8, 0);
     let mut batch = Batch::default();
@@ -137,7 +154,7 @@ fn no_batch_is_smaller_for_time_to_spare() {
     for now in 1..=8 {
         batcher.admit(at(now), due(1, now + 220)).unwrap();
     }
-    assert_eq!(batcher.poll(at(40), 0, &mut batch), Step::Dispatch);
+    assert_eq!(batcher.poll(at(45), 0, &mut batch), Step::Dispatch);
     assert_eq!((batch.members.len(), batch.late.len()), (8, 0));
 }
 
