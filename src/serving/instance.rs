@@ -185,6 +185,8 @@ impl Instance {
     pub(super) fn mend(&mut self, broken: &Broken) -> Result<(), NotMended> {
         // A panic is ours, and does not touch the weights.
         let lost = !broken.panicked;
+        // Its own executor is the one to make anew; what was lent broke with it.
+        drop(self.give_back());
         self.executor =
             catch_unwind(AssertUnwindSafe(|| (self.remake)(lost))).map_err(|panic| {
                 NotMended {
@@ -200,16 +202,26 @@ impl Instance {
     /// another may run are left there.
     pub(super) fn serve(&mut self) -> Result<(), Broken> {
         let mut jobs = std::mem::take(&mut self.jobs);
+        if let Some(loan) = self.loan.as_mut().filter(|_| !jobs.is_empty()) {
+            loan.runs();
+        }
         let health = self.serve_batch(&mut jobs);
         self.jobs = jobs;
-        let loan_is_over = self.loan.as_mut().is_some_and(Loan::ran);
-        if health.is_err() {
+        match health.is_err() {
             // Who lent it sees that it broke.
-            drop(self.give_back());
-        } else if loan_is_over && let Some(loan) = self.give_back() {
-            loan.repay();
+            true => drop(self.give_back()),
+            false => self.settle(),
         }
         health
+    }
+
+    /// Repays what was lent, if nobody waits for more.
+    pub(super) fn settle(&mut self) {
+        if self.loan.as_ref().is_some_and(Loan::is_over)
+            && let Some(loan) = self.give_back()
+        {
+            loan.repay();
+        }
     }
 
     /// Runs the next batches with another executor than its own.

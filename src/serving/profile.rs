@@ -35,9 +35,26 @@ pub(super) struct Loan {
 }
 
 impl Loan {
-    /// A batch has run; true if it was the last.
-    pub(super) fn ran(&mut self) -> bool {
+    /// Lends an executor for so many batches.
+    pub(super) fn new(executor: Box<dyn Executor>, batches: usize) -> (Self, Lender) {
+        let (back, returned) = oneshot::channel();
+        let enough = Arc::new(AtomicBool::new(false));
+        let loan = Self {
+            executor,
+            left: batches,
+            enough: Arc::clone(&enough),
+            back,
+        };
+        (loan, Lender { enough, returned })
+    }
+
+    /// A batch is about to run.
+    pub(super) fn runs(&mut self) {
         self.left = self.left.saturating_sub(1);
+    }
+
+    /// Whether nobody waits for another batch.
+    pub(super) fn is_over(&self) -> bool {
         self.left == 0 || self.enough.load(Ordering::Acquire)
     }
 
@@ -46,6 +63,14 @@ impl Loan {
         // Who lent it may be gone; then it is nobody's.
         let _ = self.back.send((self.executor, self.left));
     }
+}
+
+/// What whoever lent an executor keeps.
+pub(super) struct Lender {
+    /// To be set before the loan is recalled.
+    pub(super) enough: Arc<AtomicBool>,
+    /// The executor, and how many batches are missing.
+    pub(super) returned: oneshot::Receiver<(Box<dyn Executor>, usize)>,
 }
 
 /// Takes back what was lent, whatever happens to whoever waits.
@@ -78,14 +103,11 @@ pub(super) async fn profile(
     let executor = made
         .map_err(|error| failed(error.to_string()))?
         .map_err(|error| failed(error.to_string()))?;
-    let (back, mut returned) = oneshot::channel();
-    let enough = Arc::new(AtomicBool::new(false));
-    let loan = Loan {
-        executor,
-        left: batches,
-        enough: Arc::clone(&enough),
-        back,
-    };
+    let (loan, lender) = Loan::new(executor, batches);
+    let Lender {
+        enough,
+        mut returned,
+    } = lender;
     if !lane.lend(loan) {
         let message = "a profile of it is being made; wait for that";
         return Err(Status::new(Code::FailedPrecondition, message));

@@ -260,6 +260,8 @@ impl Core {
 
     /// Tells the scheduler how long the instance's last batch took.
     pub(super) fn learn(&mut self, instance: &mut Instance, now: Moment) {
+        // Whoever has recalled a loan since the batch ended has not found it among those that are idle.
+        instance.settle();
         if let Some(load) = instance.too_large.take() {
             self.batcher
                 .ran_out_of_memory(now, instance.berth.group, load);

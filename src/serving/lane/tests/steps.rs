@@ -7,8 +7,11 @@ use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::task::{Context, Waker};
 
+use tokio::sync::oneshot::error::TryRecvError;
+
 use super::*;
 use crate::serving::executor;
+use crate::serving::profile::{Lender, Loan};
 use crate::status::Status;
 
 /// What an executor does with its batch of so many rows.
@@ -444,4 +447,36 @@ fn only_what_is_no_larger_than_what_was_quick_is_driven() {
     assert!(company.receiver.try_recv().unwrap().is_ok());
     // It was quick with that too.
     assert!(submit_rows(&lane, 5).quick && !submit_rows(&lane, 6).quick);
+}
+
+/// A lane whose instance has run one of three batches with what was lent to it.
+fn with_a_loan() -> (Arc<Lane>, Box<Instance>, Lender) {
+    let lane = lane(vec![failing([])], None, virtual_clock(), true);
+    let (loan, lender) = Loan::new(failing([]), 3);
+    assert!(lane.lend(loan));
+    let _seat = submit(&lane);
+    let mut instance = departs(&lane);
+    assert!(instance.serve().is_ok());
+    (lane, instance, lender)
+}
+
+#[test]
+fn a_loan_recalled_as_its_batch_ends_comes_back() {
+    let (lane, instance, mut lender) = with_a_loan();
+    assert!(lender.returned.try_recv().is_err());
+    lender.enough.store(true, Ordering::Release);
+    assert!(lane.recall().is_none(), "it is neither running nor idle");
+    drop(lane.give_back(instance));
+    assert_eq!(lender.returned.try_recv().unwrap().1, 2);
+}
+
+#[test]
+fn what_is_lent_to_an_instance_that_is_mended_is_lost() {
+    let (_lane, mut instance, mut lender) = with_a_loan();
+    assert!(instance.mend(&broken()).is_ok());
+    assert!(instance.give_back().is_none());
+    assert!(matches!(
+        lender.returned.try_recv(),
+        Err(TryRecvError::Closed)
+    ));
 }
