@@ -136,6 +136,7 @@ impl Server {
                 reconciler,
                 Arc::clone(&machine.clock),
                 config.clone(),
+                Arc::clone(&readiness),
                 done,
             )),
         ];
@@ -263,10 +264,13 @@ async fn reconcile(
     reconciler: Arc<Reconciler>,
     clock: Arc<dyn Clock>,
     config: ServerConfig,
+    readiness: Arc<Readiness>,
     done: watch::Sender<bool>,
 ) {
     let interval = config.watch_interval;
     reconciler.start(&config.load_models, interval).await;
+    // Who is told that it has started finds that health says so, too.
+    readiness.report().await;
     done.send_replace(true);
     if config.model_control == ModelControl::Watch {
         reconciler.watch(clock, interval).await;

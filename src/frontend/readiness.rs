@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, HealthService};
@@ -23,6 +23,8 @@ pub struct Readiness {
     engine: Engine,
     reconciler: Arc<Reconciler>,
     reporter: HealthReporter,
+    /// The models that health speaks of; held while it is told.
+    told: Mutex<HashSet<Arc<str>>>,
     leaving: AtomicBool,
     /// Set when streams are to end.
     ending: watch::Sender<bool>,
@@ -41,6 +43,7 @@ impl Readiness {
             engine,
             reconciler,
             reporter: HealthReporter::new(),
+            told: Mutex::default(),
             leaving: AtomicBool::new(false),
             ending: watch::Sender::new(false),
         })
@@ -65,14 +68,13 @@ impl Readiness {
     /// Keeps health in step with the catalog, for ever.
     pub async fn follow(self: Arc<Self>) {
         let mut changes = self.engine.catalog().changes().subscribe();
-        let mut known = HashSet::new();
         self.set(LIVE, true).await;
         loop {
             changes.mark_unchanged();
             if self.ending() {
                 return;
             }
-            self.report(&mut known).await;
+            self.report().await;
             if changes.changed().await.is_err() {
                 return;
             }
@@ -88,6 +90,7 @@ impl Readiness {
     /// Ends streams that would otherwise last for ever, those that watch health among them.
     pub async fn end_streams(&self) {
         self.ending.send_replace(true);
+        let _told = self.told.lock().await;
         for name in SERVICES.into_iter().chain([LIVE]) {
             self.reporter.clone().clear_service_status(name).await;
         }
@@ -105,19 +108,24 @@ impl Readiness {
         *self.ending.borrow()
     }
 
-    async fn report(&self, known: &mut HashSet<Arc<str>>) {
+    /// Has health say what is so now, until its streams end.
+    pub async fn report(&self) {
+        let mut told = self.told.lock().await;
+        if self.ending() {
+            return;
+        }
         for name in SERVICES {
             self.set(name, self.is_ready()).await;
         }
         let models: HashSet<Arc<str>> = self.engine.catalog().models().into_iter().collect();
-        for gone in known.difference(&models) {
+        for gone in told.difference(&models) {
             self.reporter.clone().clear_service_status(gone).await;
         }
         for model in &models {
             let ready = !self.is_leaving() && self.engine.catalog().is_ready(model, "");
             self.set(model, ready).await;
         }
-        *known = models;
+        *told = models;
     }
 
     async fn set(&self, name: &str, ready: bool) {

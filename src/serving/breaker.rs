@@ -126,11 +126,11 @@ impl Breaker {
         }
     }
 
-    /// A worker is there again. If the version was left alone, the next death is one too many. True if
-    /// it was.
+    /// A worker is there again. If the version was left alone until now, the next death is one too many.
+    /// True if it was; one that was on its way before the version was left alone ends no rest.
     pub(super) fn returned(&self, now: Moment) -> bool {
         let mut book = self.lock();
-        let was_out = book.until.take().is_some();
+        let was_out = book.until.take_if(|until| *until <= now).is_some();
         if was_out {
             book.casualties.taken_out = None;
             book.recent.clear();
@@ -233,6 +233,10 @@ mod tests {
         assert!(!breaker.returned(at(101)));
         assert!(dies(&breaker, at(102), 4));
         assert_eq!(breaker.pause(at(102)), 100 * SECOND);
+        // Another that was on its way all the while is back only now.
+        assert!(!breaker.returned(at(103)));
+        assert!(breaker.taken_out().is_some());
+        assert_eq!(breaker.pause(at(103)), 99 * SECOND);
         assert!(breaker.returned(at(300)));
         // When it has held out for a window, it is as it was.
         assert!(!dies(&breaker, at(311), 5));

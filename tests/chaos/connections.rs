@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::extent;
 use super::repository::Repository;
 use super::server::Server;
-use super::within;
 use super::witness::Witness;
+use super::{HANG, within};
 
 const BODY: &str =
     r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1.5,2.5,3.5,4.5]}]}"#;
@@ -52,12 +53,18 @@ fn assert_right(answer: &str) {
 
 /// So many connections, each of which has been answered.
 async fn connect(server: &Server, many: usize) -> Vec<TcpStream> {
+    let address = server.address;
+    let one = || async move {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        assert_right(&within("an answer", ask(&mut connection)).await.unwrap());
+        connection
+    };
     let mut open = Vec::new();
-    for _ in 0..many {
-        open.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    for connection in &mut open {
-        assert_right(&within("an answer", ask(connection)).await.unwrap());
+    // Many at a time: the first are not to be idle for too long before the last have asked.
+    while open.len() < many {
+        let together = (many - open.len()).min(32);
+        let asked: JoinSet<_> = (0..together).map(|_| one()).collect();
+        open.extend(asked.join_all().await);
     }
     open
 }
@@ -96,8 +103,12 @@ async fn without_descriptors_who_is_idle_makes_room_for_who_asks() {
         open.push(TcpStream::connect(server.address).await.unwrap());
     }
     let mut answered = 0;
-    for connection in &mut open {
-        let patience = Duration::from_millis(20);
+    for (number, connection) in open.iter_mut().enumerate() {
+        // The first has a place in any case.
+        let patience = match number {
+            0 => HANG,
+            _ => Duration::from_millis(20),
+        };
         // Who hears nothing waits to be let in; who was let in and asked nothing for a second may have made room.
         if let Ok(Ok(answer)) = tokio::time::timeout(patience, ask(connection)).await {
             assert_right(&answer);

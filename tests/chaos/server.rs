@@ -90,6 +90,8 @@ impl Server {
             .args(["--grpc-address", "127.0.0.1:0"])
             .args(["--http-address", "127.0.0.1:0"])
             .args(["--metrics-address", "off", "--lame-duck-ms", "0"])
+            // Looks at the repository are made by one thread or by two.
+            .args(["--model-control", "start"])
             .args(flags)
             .envs(set.iter().copied())
             .stdout(Stdio::piped())

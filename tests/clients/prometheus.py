@@ -74,9 +74,9 @@ class Prometheus:
         except OSError:
             return None
 
-    def now(self, expression):
-        """What an expression is worth at this moment."""
-        answer = self.ask("query", query=expression)
+    def now(self, expression, **at):
+        """What an expression is worth at this moment, or at another `time`."""
+        answer = self.ask("query", query=expression, **at)
         if answer is None:
             return []
         if answer["resultType"] == "scalar":

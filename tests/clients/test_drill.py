@@ -57,7 +57,7 @@ def models(tmp_path_factory):
     add("well", "fixed_ms = 10\n" + on(0, 1), objective=10_000)
     add("lopsided", "fixed_ms = 20\nslowdown = [1, 1, 1, 50]\n" + on(2, 3), "max_batch_size = 1")
     add("crowded", "fixed_ms = 60\n" + on(4), "max_batch_size = 1")
-    add("shared", "fixed_ms = 10\nper_row_ms = 2\n" + on(5), "max_batch_size = 600")
+    add("shared", "fixed_ms = 10\nper_row_ms = 6\n" + on(5), "max_batch_size = 600", objective=3000)
     add("fresh", "fixed_ms = 10\ncold_runs = 3\ncold_ms = 900\n" + on(6))
     add("replaced", "fixed_ms = 10\n" + on(7))
     add("heavy", "fixed_ms = 700\n" + on(9, 10, 11))
@@ -140,8 +140,9 @@ def said_of(model, *arguments):
     run = subprocess.run([sys.executable, SCRIPT, "--json", *arguments],
                          capture_output=True, text=True, timeout=HANG, check=False)
     assert run.returncode in (0, 1), run.stdout + run.stderr
-    [told] = [one for one in json.loads(run.stdout) if one["model"] == model]
-    assert (run.returncode == 0) == (told["cause"] == "healthy")
+    all_told = json.loads(run.stdout)
+    assert (run.returncode == 0) == all(one["cause"] == "healthy" for one in all_told)
+    [told] = [one for one in all_told if one["model"] == model]
     print(json.dumps(told, indent=2))
     return told
 
@@ -189,10 +190,12 @@ def test_a_slow_device_is_named(server, drill, tmp_path):
     told = drill.diagnosis("lopsided")
     assert told["cause"] == "slow device", told
     assert has(told, r"simulated:3 took .* and simulated:2 .* times as long is expected")
+    # The machine may have delayed another now and then.
     [there, slow] = has(told, r"(\d+) of the (\d+) slow batches that are remembered ran there")
-    assert 0 < int(there) == int(slow)
-    assert has(told, r"that are traced, \d+ spent most of their time in execute; (\d+) of \1 ran on simulated:3")
-    assert has(told, r"execute 1(\.\d+)? s, .* in a batch of 1 rows on simulated:3\): trace [0-9a-f]{32}")
+    assert 2 * int(there) > int(slow)
+    [there, slow] = has(told, r"that are traced, \d+ spent most of their time in execute; (\d+) of (\d+) ran on simulated:3")
+    assert 2 * int(there) > int(slow)
+    assert has(told, r"execute \d(\.\d+)? s, .* in a batch of 1 rows on simulated:3\): trace [0-9a-f]{32}")
 
 
 def test_too_much_load_is_named(server, drill, tmp_path):
@@ -266,7 +269,7 @@ def test_clients_that_send_slowly_are_named(server, drill, tmp_path):
 
 def test_a_model_that_takes_long_itself_is_named(server, drill, tmp_path):
     with load(server, tmp_path, "heavy", 4):
-        drill.await_requests("heavy", 10)
+        drill.await_requests("heavy", 24)
     told = drill.diagnosis("heavy")
     assert told["cause"] == "slow model", told
 

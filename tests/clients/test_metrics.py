@@ -15,7 +15,7 @@ REQUESTS = 7
 @pytest.fixture
 def server(tmp_path):
     repository = tmp_path / "models"
-    simulated(repository, "m")
+    simulated(repository, "m", policy="latency_objective_ms = 60000")
     # The same port as gRPC's and REST's.
     with Server(repository, "--triton-metrics", "true", "--metrics-address", "127.0.0.1:0") as server:
         client = server.client()

@@ -26,6 +26,7 @@ async fn a_run_that_hangs_is_given_up_and_welcomed_back() {
     let node = Node::with(&repository.path(), impatient()).await;
     let (mut server, mut model) = (node.health("").await, node.health("m").await);
     server.until(true).await;
+    model.until(true).await;
     for life in 1..=2 {
         let gate = Gate::close(&node, "m");
         let version = node.version("m");

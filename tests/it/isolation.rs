@@ -152,6 +152,7 @@ async fn a_device_that_is_lost_is_looked_for_in_a_new_worker() {
     repository.simulate("m", model);
     let node = Node::with(&repository.path(), Isolated::new().settings()).await;
     let mut model = node.health("m").await;
+    model.until(true).await;
     echoes(&node, 1).await;
     std::fs::write(&lost, "").unwrap();
     let sent = node.infer(rows("m", 2, 1)).await.unwrap_err();

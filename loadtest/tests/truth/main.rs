@@ -40,15 +40,15 @@ async fn every_ending_is_counted_apart() {
         3 => Reply::Fails(tonic::Code::Unavailable),
         5 => Reply::OfAnother,
         7 => Reply::Never,
-        8 => Reply::After(Duration::from_millis(2_200)),
+        8 => Reply::After(Duration::from_millis(5_500)),
         _ => Reply::After(Duration::ZERO),
     };
     let server = Scripted::start(move |number, _| reply(number)).await;
     let plan = Plan {
-        timeout: 4 * SECOND,
+        timeout: 9 * SECOND,
         ..Plan::new(Arrivals::constant(100.0), Duration::ZERO, 2 * SECOND)
     };
-    let recording = driven(&server, request().worth(2 * SECOND), plan).await;
+    let recording = driven(&server, request().worth(5 * SECOND), plan).await;
     // The first is sent after the first gap, and the one at the very end no more.
     let sent = 199;
     let expected = |ending: u64| (0..sent).filter(|number| number % 10 == ending).count() as u64;
@@ -106,7 +106,7 @@ async fn who_cannot_be_sent_is_counted() {
     let server = Scripted::start(|_, _| Reply::Never).await;
     let plan = Plan {
         max_outstanding: 10,
-        timeout: 3 * SECOND,
+        timeout: 6 * SECOND,
         ..Plan::new(Arrivals::constant(100.0), Duration::ZERO, SECOND)
     };
     let recording = driven(&server, request(), plan).await;
@@ -207,7 +207,7 @@ async fn a_run_ends_when_enough_is_known() {
     // One in two takes longer than is asked, where one in ten may.
     for (slow, held) in [(2, false), (1_000_000, true)] {
         // So long that a busy machine alone does not exceed it.
-        let bound = Duration::from_millis(1_500);
+        let bound = 3 * SECOND;
         let server = Scripted::start(move |number, _| match number % slow {
             1 => Reply::After(2 * bound),
             _ => Reply::After(Duration::ZERO),

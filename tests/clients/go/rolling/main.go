@@ -82,7 +82,7 @@ func load(client inference.GRPCInferenceServiceClient, rate int) {
 
 // What went wrong; nothing if the answer is what was sent.
 func ask(client inference.GRPCInferenceServiceClient, number int) string {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	row := new(bytes.Buffer)
 	check(binary.Write(row, binary.LittleEndian, []float32{float32(number), 1}))
