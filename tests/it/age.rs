@@ -25,7 +25,7 @@ use super::request::{assert_echo, rows};
 /// An age that a first call is well within.
 fn aging(grace: Option<&str>) -> RawServer {
     RawServer {
-        max_connection_age_ms: Some("2000".to_owned()),
+        max_connection_age_ms: Some("4000".to_owned()),
         max_connection_age_grace_ms: grace.map(str::to_owned),
         ..RawServer::default()
     }

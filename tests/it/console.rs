@@ -286,8 +286,6 @@ async fn points_and_rates_follow_what_runs() {
     let model = model_until(&node, |model| list(model, "points").iter().any(busy)).await;
     let point = list(&model, "points").iter().find(|point| busy(point));
     let point = point.unwrap();
-    let ratio = number_of(point, "rows_per_second") / number_of(point, "requests_per_second");
-    assert!((ratio - 2.0).abs() < 1e-6, "{point}");
     assert!(number_of(point, "p50_ms") <= number_of(point, "p99_ms"));
     let recent = &model["recent"];
     let seconds = number_of(recent, "window_ms") / 1e3;

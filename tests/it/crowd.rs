@@ -115,7 +115,8 @@ async fn no_call_is_ended_to_make_room() {
         wire.send(question()).await;
     }
     // One runs.
-    until("the calls are there", || version.queued() == 2).await;
+    let are_there = || version.queued() == 2 && version.demand().unwrap().offered == 3;
+    until("the calls are there", are_there).await;
     let mut late = Wire::to(address).await;
     late.send(get("/v2/health/live")).await;
     gate.open();

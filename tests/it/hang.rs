@@ -10,7 +10,7 @@ use super::request::{assert_echo, rows};
 
 fn impatient() -> RawServer {
     RawServer {
-        executor_timeout_ms: Some("1000".to_owned()),
+        executor_timeout_ms: Some("3000".to_owned()),
         ..RawServer::default()
     }
 }
@@ -61,7 +61,7 @@ async fn a_run_that_hangs_is_given_up_and_welcomed_back() {
 async fn others_go_on_while_one_hangs() {
     let repository = Repository::new();
     let model = Simulated {
-        policy: "max_batch_size = 1\nexecutor_timeout_ms = 1000",
+        policy: "max_batch_size = 1\nexecutor_timeout_ms = 3000",
         instances: "[[instances]]\ncount = 2\ndevice = \"simulated:0\"",
         simulated: "hang_on = 1000",
     };

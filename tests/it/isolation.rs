@@ -53,7 +53,8 @@ async fn a_worker_that_is_killed_under_load_costs_no_answer() {
     traffic.stops().await;
     let requests = node.statistics("m").await.inference_stats.unwrap();
     assert_eq!(requests.fail.unwrap().count, 0);
-    assert_eq!(node.version("m").executors_alive(), 2);
+    let version = node.version("m");
+    until("both are back", || version.executors_alive() == 2).await;
     assert!(node.is_ready("m", "").await);
     let told = scrape(&node, "*/*").await.1;
     let killed = r#"model="m",version="1",device="simulated:0",reason="killed""#;
@@ -78,8 +79,8 @@ async fn poisoned(poison: &str, settings: RawServer, cause: Cause) {
             assert_echo(&answer.unwrap(), &sent);
         }
     }
-    // Once with the others, and once alone.
-    assert_eq!(deaths(&node, "m", cause), 2);
+    // Once with the others, and once alone; whoever is told of it is told before it is counted.
+    until("both deaths are counted", || deaths(&node, "m", cause) == 2).await;
     echoes(&node, 1).await;
     assert!(node.is_ready("add_sub", "").await);
 }
@@ -93,7 +94,7 @@ async fn who_crashes_a_worker_twice_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_makes_a_worker_hang_twice_fails_alone() {
     let settings = RawServer {
-        executor_timeout_ms: Some("3000".to_owned()),
+        executor_timeout_ms: Some("8000".to_owned()),
         ..Isolated::new().settings()
     };
     poisoned("hang_on = 13000", settings, Cause::Hung).await;
@@ -129,7 +130,7 @@ async fn a_worker_that_stays_stopped_is_replaced() {
     let repository = simulated("max_batch_size = 4", "");
     let isolated = Isolated::new();
     let settings = RawServer {
-        executor_timeout_ms: Some("2000".to_owned()),
+        executor_timeout_ms: Some("4000".to_owned()),
         ..isolated.settings()
     };
     let node = Node::with(&repository.path(), settings).await;
@@ -401,18 +402,21 @@ async fn fifty_deaths_leave_nothing_behind() {
     let numbers: Vec<f32> = (0..50_000).map(|number| number as f32).collect();
     let data = bytes_of(numbers.into_iter());
     let sent = raw("m", input("x", "FP32", &[1, 50_000]), data);
-    let mut first = None;
-    for _ in 0..50 {
+    // What the executors have for their tensors is made when they first have some.
+    let mut first = (0, 0, 0);
+    for round in 0..50 {
         let answers = (0..8).map(|_| infer(client.clone(), sent.clone()));
         for answer in futures_util::future::join_all(answers).await {
             assert_echo(&answer.unwrap(), &sent);
         }
-        first.get_or_insert_with(|| held(server.id()));
+        if round < 10 {
+            let now = held(server.id());
+            first = (first.0.max(now.0), first.1.max(now.1), first.2.max(now.2));
+        }
         isolated.kill().await;
         until("another is there", || !isolated.workers().is_empty()).await;
     }
     assert_echo(&infer(client.clone(), sent.clone()).await.unwrap(), &sent);
-    let first = first.unwrap();
     let no_more = || {
         let now = held(server.id());
         now.0 <= first.0 && now.1 <= first.1 && now.2 <= first.2

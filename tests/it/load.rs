@@ -73,7 +73,7 @@ async fn a_fast_server_that_fails_is_told_so() {
     let report = driven(
         &node,
         "[[requests]]\nmodel = \"m\"\ndimensions = { default = 4 }\n\
-         [[steps]]\narrivals = \"closed\"\nin_flight = 1\nwarm_up_s = 0\nduration_s = 1\n\
+         [[steps]]\narrivals = \"closed\"\nin_flight = 1\nwarm_up_s = 0\nduration_s = 3\n\
          slo = { max_error_share = 0.01, percentile = 50, latency_ms = 10000 }",
     )
     .await;
@@ -110,8 +110,8 @@ async fn a_server_that_is_stopped_serves_again() {
              \"--http-address\", \"off\", \"--metrics-address\", \"off\", \
              \"--lame-duck-ms\", \"0\"]\n\
              [[requests]]\nmodel = \"add_sub\"\ncheck = {{}}\n\
-             [[steps]]\narrivals = \"constant\"\nrate = 50\nwarm_up_s = 0\nduration_s = 6\n\
-             faults = [{{ kind = \"{kind}\", every_ms = 2500 }}]\n\
+             [[steps]]\narrivals = \"constant\"\nrate = 50\nwarm_up_s = 0\nduration_s = 11\n\
+             faults = [{{ kind = \"{kind}\", every_ms = 6000 }}]\n\
              slo = {{ max_recovery_ms = 60000, max_error_share = 0.9 }}",
             env!("CARGO_BIN_EXE_jitney"),
             repository.path(),
@@ -141,8 +141,8 @@ async fn a_model_that_is_gone_comes_back() {
     let report = driven(
         &node,
         "[server]\nprotocol = \"grpc_stream\"\n[[requests]]\nmodel = \"add_sub\"\n\
-         [[steps]]\narrivals = \"constant\"\nrate = 100\nwarm_up_s = 0\nduration_s = 2\n\
-         faults = [{ kind = \"unload\", model = \"add_sub\", every_ms = 1200, lasts_ms = 300 }]\n\
+         [[steps]]\narrivals = \"constant\"\nrate = 100\nwarm_up_s = 0\nduration_s = 10\n\
+         faults = [{ kind = \"unload\", model = \"add_sub\", every_ms = 6000, lasts_ms = 300 }]\n\
          slo = { max_recovery_ms = 20000 }",
     )
     .await;
@@ -160,13 +160,13 @@ async fn a_model_that_is_gone_comes_back() {
 async fn a_recording_is_played_with_its_sizes() {
     let repository = Repository::new();
     repository.add("add_sub", 1);
-    // No two that follow each other fit into a batch, though they may come at once.
+    // No two fit into a batch, though they may come at once.
     repository.configure("add_sub", "max_batch_size = 4");
     let node = Node::start(&repository.path()).await;
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("day.csv");
     let lines: Vec<String> = (0..10)
-        .map(|number| format!("{},{}", 100 + number, 1 + 3 * (number % 2)))
+        .map(|number| format!("{},{}", 100 + number, 3 + number % 2))
         .collect();
     std::fs::write(&trace, lines.join("\n")).unwrap();
     let report = driven(
@@ -180,7 +180,7 @@ async fn a_recording_is_played_with_its_sizes() {
     .await;
     assert_eq!(report.verdict(), Verdict::Met);
     let counted = &report.steps[0].counted[0];
-    assert_eq!(counted.batches, BTreeMap::from([(1, 5), (4, 5)]));
+    assert_eq!(counted.batches, BTreeMap::from([(3, 5), (4, 5)]));
     assert_eq!((counted.model.as_str(), counted.requests), ("add_sub", 10));
 }
 
@@ -188,13 +188,13 @@ async fn a_recording_is_played_with_its_sizes() {
 async fn a_recording_without_a_duration_is_played_to_its_last_request() {
     let repository = Repository::new();
     repository.add("add_sub", 1);
-    // No two that follow each other fit into a batch, though they may come at once.
-    repository.configure("add_sub", "max_batch_size = 4");
+    // No two fit into a batch, though they may come at once.
+    repository.configure("add_sub", "max_batch_size = 5");
     let node = Node::start(&repository.path()).await;
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("day.csv");
-    // The last is the only one of three rows.
-    std::fs::write(&trace, "7,1\n7.5,4\n8,3\n").unwrap();
+    // The last is the only one of four rows.
+    std::fs::write(&trace, "7,3\n7.5,5\n8,4\n").unwrap();
     let report = driven(
         &node,
         &format!(
@@ -206,7 +206,7 @@ async fn a_recording_without_a_duration_is_played_to_its_last_request() {
     let step = &report.steps[0];
     assert_eq!(step.recording.outcomes.all(), 3);
     let counted = &step.counted[0];
-    assert_eq!(counted.batches, BTreeMap::from([(1, 1), (3, 1), (4, 1)]));
+    assert_eq!(counted.batches, BTreeMap::from([(3, 1), (4, 1), (5, 1)]));
     assert_eq!(counted.requests, 3);
 }
 
@@ -235,7 +235,7 @@ async fn answers_are_compared_with_those_of_a_file() {
             &format!(
                 "[[requests]]\nmodel = \"add_sub\"\nfile = \"{folder}/in.json\"\n\
                  expected = \"{folder}/out.json\"\n\
-                 [[steps]]\narrivals = \"closed\"\nin_flight = 1\nwarm_up_s = 0\nduration_s = 0.3"
+                 [[steps]]\narrivals = \"closed\"\nin_flight = 1\nwarm_up_s = 0\nduration_s = 2"
             ),
         )
         .await;

@@ -77,7 +77,7 @@ async fn node(repository: &Repository, metrics_address: &str, http_address: &str
 async fn a_scrape_counts_what_was_sent() {
     let repository = Repository::new();
     let cached = Simulated {
-        policy: "response_cache = true",
+        policy: "response_cache = true\nlatency_objective_ms = 600000",
         ..Simulated::default()
     };
     repository.simulate("m", cached);

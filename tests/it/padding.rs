@@ -32,7 +32,7 @@ async fn padded(padding: &str, simulated: &str) -> (Repository, Node) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_different_lengths_share_a_batch() {
-    let (_repository, node) = padded(AXES, "fixed_ms = 100").await;
+    let (_repository, node) = padded(AXES, "fixed_ms = 500").await;
     // One row and sixteen take the same time: that is how it is known what a row costs. Of what has been
     // seen so often the time at the gate, which counts as a stall, changes little.
     for seed in 0..4 {

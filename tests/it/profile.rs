@@ -76,7 +76,7 @@ async fn where_nothing_runs_there_is_nothing_to_tell() {
     let nothing = profile(&node, 3, Duration::from_millis(20)).await;
     assert_eq!(nothing.unwrap_err().code, Code::Unavailable);
     // As many as came are told of, if fewer come than were asked for.
-    let some = while_asked(&node, profile(&node, 1_000_000, Duration::from_secs(2))).await;
+    let some = while_asked(&node, profile(&node, 1_000_000, Duration::from_secs(4))).await;
     assert!(some.unwrap().batches >= 1);
     // One at a time; and whoever is gone leaves nothing behind.
     let second = tokio::select! {

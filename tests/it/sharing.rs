@@ -40,18 +40,24 @@ pub(crate) fn send(node: &Node, model: &str, requests: usize) -> Waiting {
 
 /// How many batches of the first model run for each of the second. Both have requests waiting all the
 /// while, and are counted inside the server: how fast requests come plays no part, and one look that
-/// comes late finds more of both.
+/// comes late finds more of both. Of three counts it is the one between: when a thread stands still, the
+/// device's time is charged to whoever has it.
 pub(crate) async fn share(node: &Node, first: &str, second: &str) -> f64 {
-    let _few = send(node, second, 200);
-    let _many = send(node, first, 500);
+    let _few = send(node, second, 300);
+    let _many = send(node, first, 700);
     let (first, second) = (node.version(first), node.version(second));
-    let both_wait = || first.queued() > 350 && second.queued() > 60;
+    let both_wait = || first.queued() > 420 && second.queued() > 170;
     until("requests of both wait", both_wait).await;
     let ran = || (first.statistics().batches, second.statistics().batches);
-    let before = ran();
-    until("fifty more have run", || ran().1 >= before.1 + 50).await;
-    let after = ran();
-    (after.0 - before.0) as f64 / (after.1 - before.1) as f64
+    let mut shares = Vec::new();
+    for _ in 0..3 {
+        let before = ran();
+        until("fifty more have run", || ran().1 >= before.1 + 50).await;
+        let after = ran();
+        shares.push((after.0 - before.0) as f64 / (after.1 - before.1) as f64);
+    }
+    shares.sort_by(f64::total_cmp);
+    shares[1]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -154,7 +154,7 @@ async fn a_client_that_keeps_a_reflection_stream_open_does_not_keep_the_server()
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
     let repository = slow();
-    let node = Node::with(&repository.path(), leaving(0, 2_000)).await;
+    let node = Node::with(&repository.path(), leaving(0, 60_000)).await;
     let (_asks, asked) = tokio::sync::mpsc::channel(1);
     let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
     let mut client = ServerReflectionClient::new(node.channel());

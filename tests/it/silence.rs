@@ -159,7 +159,7 @@ async fn a_message_is_refused_before_it_becomes_much() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rest_of_a_request_is_not_awaited_for_ever() {
     let settings = RawServer {
-        read_timeout_ms: Some("1000".to_owned()),
+        read_timeout_ms: Some("3000".to_owned()),
         ..RawServer::default()
     };
     let (_repository, node) = Node::simulated(settings).await;

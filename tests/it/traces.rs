@@ -24,6 +24,8 @@ use super::shutdown::Running;
 
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 const PARENT: u64 = 0x00f0_67aa_0ba9_02b7;
+/// The policy of a model whose requests are not slow, whatever delays them.
+const PATIENT: &str = "latency_objective_ms = 600000";
 /// What a request of one batch goes through.
 const STAGES: [&str; 7] = [
     "decode", "queue", "stack", "execute", "slice", "deliver", "encode",
@@ -197,7 +199,7 @@ async fn a_batch_and_its_members_are_told_over_http() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_on_from_who_asks_and_its_place_is_answered() {
     let mut receiver = Receiver::start(false).await;
-    let repository = Repository::of("", "");
+    let repository = Repository::of(PATIENT, "");
     let node = Node::with(&repository.path(), traced(&receiver.url, "0")).await;
     let headers = [("traceparent", parent("01"))];
     let headers = headers
@@ -270,7 +272,7 @@ async fn a_trace_goes_on_from_who_asks_and_its_place_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_slow_or_fails_is_told_though_nobody_chose_it() {
     let mut receiver = Receiver::start(false).await;
-    let repository = Repository::of("", "");
+    let repository = Repository::of(PATIENT, "");
     let slow = Simulated {
         policy: "latency_objective_ms = 0.001",
         ..Simulated::default()
@@ -422,8 +424,12 @@ async fn set(node: &Node, model: &str, settings: &[(&str, &str)]) -> Result<Stri
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_traced_changes_while_the_server_runs() {
     let mut receiver = Receiver::start(false).await;
-    let repository = Repository::of("", "");
-    repository.simulate("other", Simulated::default());
+    let repository = Repository::of(PATIENT, "");
+    let other = Simulated {
+        policy: PATIENT,
+        ..Simulated::default()
+    };
+    repository.simulate("other", other);
     let node = Node::with(&repository.path(), traced(&receiver.url, "0")).await;
     assert_eq!(set(&node, "", &[]).await.unwrap(), "TIMESTAMPS 0 -1");
     let few = [("trace_rate", "1"), ("trace_count", "2")];

@@ -28,10 +28,10 @@ fn asking(request: ModelInferRequest, name: &str, number: i64) -> ModelInferRequ
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_too_long_is_refused_and_who_runs_is_not() {
     let policy = "max_batch_size = 1\nqueue_timeout = { allow_override = true }";
-    let (_repository, node) = slow(policy, 1000).await;
+    let (_repository, node) = slow(policy, 2000).await;
     // Takes longer than it may wait, and does not wait; the second time that is known.
     for seed in [1, 2] {
-        let request = asking(rows("m", seed, 1), "timeout", 900_000);
+        let request = asking(rows("m", seed, 1), "timeout", 1_800_000);
         assert_echo(&node.infer(request.clone()).await.unwrap(), &request);
     }
     let occupant = Occupant::of(&node, "m", 1).await;
@@ -54,7 +54,7 @@ async fn who_waits_too_long_lets_all_others_go_first() {
         queue_timeout = { after_ms = 3600000, action = \"delay\", allow_override = true }";
     // Nothing tells that one has been put behind the others. It is long before the last batch of the
     // occupant ends.
-    let (_repository, node) = slow(policy, 500).await;
+    let (_repository, node) = slow(policy, 1500).await;
     let occupant = Occupant::of(&node, "m", 1).await;
     // The first has waited too long at once.
     let requests = [
