@@ -118,8 +118,8 @@ def filled_in(expression):
 def hurried(alert):
     """An alert's question, of seconds where it asks of minutes; nobody fills the host's memory for it."""
     # Workers need some seconds to die often enough.
-    seconds = "60s" if alert == "JitneyWorkersDie" else r"\2s"
-    expression = re.sub(r"(\[|offset )(\d+)m\b", r"\1" + seconds, ALERTS[alert]["expr"])
+    time = "60s" if alert == "JitneyWorkersDie" else r"\g<2>s"
+    expression = re.sub(r"(\[|offset )(\d+)m\b", r"\g<1>" + time, ALERTS[alert]["expr"])
     return expression.replace("> 0.95", "> 0") if alert == "JitneyMemoryNearLimit" else expression
 
 
