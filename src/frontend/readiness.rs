@@ -71,9 +71,6 @@ impl Readiness {
         self.set(LIVE, true).await;
         loop {
             changes.mark_unchanged();
-            if self.ending() {
-                return;
-            }
             self.report().await;
             if changes.changed().await.is_err() {
                 return;
@@ -90,11 +87,11 @@ impl Readiness {
     /// Ends streams that would otherwise last for ever, those that watch health among them.
     pub async fn end_streams(&self) {
         self.ending.send_replace(true);
-        let _told = self.told.lock().await;
+        let mut told = self.told.lock().await;
         for name in SERVICES.into_iter().chain([LIVE]) {
             self.reporter.clone().clear_service_status(name).await;
         }
-        for model in self.engine.catalog().models() {
+        for model in told.drain() {
             self.reporter.clone().clear_service_status(&model).await;
         }
     }

@@ -51,7 +51,7 @@ fn mend(lane: &Lane, mut instance: Box<Instance>, broken: &Broken) -> Option<Box
     let mut pause = LEAST_BACKOFF;
     let mut awaited = broken.death.is_some();
     loop {
-        if broken.death.is_some() && lane.closed_while_resting() {
+        if lane.closed_while_resting() {
             break;
         }
         match instance.mend(broken) {

@@ -185,8 +185,6 @@ impl Instance {
     pub(super) fn mend(&mut self, broken: &Broken) -> Result<(), NotMended> {
         // A panic is ours, and does not touch the weights.
         let lost = !broken.panicked;
-        // Its own executor is the one to make anew; what was lent broke with it.
-        drop(self.give_back());
         self.executor =
             catch_unwind(AssertUnwindSafe(|| (self.remake)(lost))).map_err(|panic| {
                 NotMended {

@@ -61,11 +61,11 @@ impl GraphCache {
             return None;
         }
         let about = format!("{library} {policy:?} {}", processor());
-        let key = self.key(&artifact.file, &about)?;
+        let key = key_of(std::slice::from_ref(&artifact.file), &about)?;
         Some(Kept { cache: self, key })
     }
 
-    /// Where TensorRT keeps what it makes of a model; none if that cannot be.
+    /// Where TensorRT keeps what it makes of a model with all its files; none if that cannot be.
     pub(super) fn engines(
         &self,
         artifact: &Artifact,
@@ -74,20 +74,13 @@ impl GraphCache {
         library: &str,
     ) -> Option<PathBuf> {
         policy.tensorrt.as_ref()?;
-        let driver = fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
+        let driver = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
         let about = format!("{library} {policy:?} {device} {driver}");
-        let folder = self.folder.join(self.key(&artifact.file, &about)?);
+        let folder = self.folder.join(key_of_all(&artifact.folder, &about)?);
         fs::create_dir_all(&folder).ok()?;
         touch(&folder);
         self.evict(0, &folder);
         Some(folder)
-    }
-
-    fn key(&self, model: &Path, about: &str) -> Option<String> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(about.as_bytes());
-        hasher.update_reader(File::open(model).ok()?).ok()?;
-        Some(hasher.finalize().to_hex().to_string())
     }
 
     /// Makes room for so many more bytes; the longest unused go, but `not` this one. False if there is
@@ -188,6 +181,29 @@ impl Drop for Draft {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// A digest of files' content, and of what else counts.
+fn key_of(files: &[PathBuf], about: &str) -> Option<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(about.as_bytes());
+    for file in files {
+        let content = digest(file).ok()?;
+        hasher.update(format!("\n{content}").as_bytes());
+    }
+    Some(hasher.finalize().to_hex().to_string())
+}
+
+/// The same of every file of a folder; none if there are folders in it.
+fn key_of_all(folder: &Path, about: &str) -> Option<String> {
+    let entries = fs::read_dir(folder).ok()?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry.ok()?.path());
+    }
+    files.sort();
+    let names: Vec<_> = files.iter().map(|file| file.file_name()).collect();
+    key_of(&files, &format!("{about} {names:?}"))
 }
 
 /// Whether a model is one file, which what is made of it does not depend on any other for.
@@ -299,6 +315,26 @@ mod tests {
                 .graph(&model, DeviceId::Cuda(0), &policy, "1.2")
                 .is_none()
         );
+    }
+
+    #[test]
+    fn engines_are_of_all_of_a_models_files() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let key = |folder: &Path| key_of_all(folder, "about");
+        for folder in [&one, &two] {
+            artifact(folder.path(), "graph");
+            fs::write(folder.path().join("weights"), "1").unwrap();
+        }
+        assert!(key(one.path()).is_some());
+        assert_eq!(key(one.path()), key(two.path()));
+        assert_ne!(key(one.path()), key_of_all(one.path(), "another driver"));
+        fs::write(two.path().join("weights"), "2").unwrap();
+        assert_ne!(key(one.path()), key(two.path()));
+        fs::write(two.path().join("weights"), "1").unwrap();
+        fs::rename(two.path().join("weights"), two.path().join("others")).unwrap();
+        assert_ne!(key(one.path()), key(two.path()));
+        fs::create_dir(two.path().join("folder")).unwrap();
+        assert_eq!(key(two.path()), None);
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn tensorrt(
 }
 
 /// TensorRT's options, which say where engines are kept if they did not: the names are in ONNX Runtime's
-/// documentation of the provider, and have not been run with one here.
+/// documentation of the provider, which takes them; no engine was made so.
 fn with_engines(options: &[(String, String)], engines: Option<&Path>) -> Vec<(String, String)> {
     let mut all = options.to_vec();
     let Some(folder) = engines.and_then(Path::to_str) else {

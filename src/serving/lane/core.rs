@@ -308,6 +308,11 @@ impl Core {
         self.broken.len() - before
     }
 
+    /// Whether there is an executor that could run a batch, though the version may be left alone.
+    pub(super) fn has_executor(&self) -> bool {
+        self.alive.iter().any(|alive| *alive > 0)
+    }
+
     /// Executors that can run a batch.
     pub(super) fn alive(&self) -> usize {
         match self.taken_out {

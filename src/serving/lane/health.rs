@@ -34,11 +34,12 @@ impl Lane {
             instance.berth.turn.wake_others();
         }
         drop(instance.permit.take());
+        // Who lent it something sees that it does not come back.
+        drop(instance.give_back());
         let group = instance.berth.group;
-        let taken_out = broken
-            .death
-            .as_ref()
-            .and_then(|death| self.died(instance, death));
+        if let Some(death) = &broken.death {
+            self.died(instance, death);
+        }
         let mut core = self.lock();
         core.count_alive(group, |alive| alive.saturating_sub(1));
         if broken.death.is_some() {
@@ -47,7 +48,7 @@ impl Lane {
         // Another that waits with it asks again: it is woken below.
         core.rest_broken(instance);
         core.down.clone_from(&broken.status.message);
-        core.take_out(taken_out);
+        core.take_out(self.breaker.taken_out());
         // Those that had the same worker are not to run what it died of.
         self.set_dead_aside(&mut core);
         if core.has_prospects() {
@@ -67,16 +68,17 @@ impl Lane {
         broken: &Broken,
         failed: &NotMended,
     ) {
-        let taken_out = failed
-            .death
-            .as_ref()
-            .and_then(|death| self.died(instance, death));
+        if let Some(death) = &failed.death {
+            self.died(instance, death);
+        }
         let mut core = self.lock();
         if broken.death.is_some() {
             core.count_returning(instance.berth.group, |_| 0);
         }
         core.down.clone_from(&failed.reason);
-        core.take_out(taken_out);
+        core.take_out(self.breaker.taken_out());
+        // Another may have been back before the rest was over.
+        self.end_rest(&mut core);
         self.tell_down(core);
     }
 
@@ -90,15 +92,21 @@ impl Lane {
         self.tell_down(core);
     }
 
-    /// Why the version is left alone, if it is now.
-    fn died(&self, instance: &Instance, death: &Death) -> Option<String> {
+    /// A worker died; the version may be left alone for that.
+    fn died(&self, instance: &Instance, death: &Death) {
         let taken_out = self
             .breaker
             .died(self.clock.now(), instance.device(), death);
-        if let Some(reason) = &taken_out {
+        if let Some(reason) = taken_out {
             tracing::error!(executor = instance.name(), reason, "version taken out");
         }
-        taken_out
+    }
+
+    /// A version that was left alone for long enough serves again, if an executor can.
+    fn end_rest(&self, core: &mut Core) {
+        if core.has_executor() && self.breaker.returned(self.clock.now()) {
+            core.taken_out = false;
+        }
     }
 
     /// Has others look what is left to be done, and tells whoever waits if nobody can do it.
@@ -131,10 +139,8 @@ impl Lane {
         core.count_alive(group, |alive| alive + 1);
         if broken.death.is_some() {
             core.count_returning(group, |returning| returning.saturating_sub(1));
-            if self.breaker.returned(self.clock.now()) {
-                core.taken_out = false;
-            }
         }
+        self.end_rest(&mut core);
         drop(core);
         self.changes.note();
     }

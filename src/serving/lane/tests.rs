@@ -276,6 +276,7 @@ impl World {
             assert_eq!(lane.queued(), 0, "left waiting");
             let core = lane.lock();
             assert!(core.jobs.iter().all(Option::is_none), "a job was left");
+            assert_eq!(core.alive(), core.idle.len(), "left alone");
         }
         for request in 0..self.requests.len() {
             self.check(request);

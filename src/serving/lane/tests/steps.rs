@@ -471,12 +471,42 @@ fn a_loan_recalled_as_its_batch_ends_comes_back() {
 }
 
 #[test]
-fn what_is_lent_to_an_instance_that_is_mended_is_lost() {
-    let (_lane, mut instance, mut lender) = with_a_loan();
-    assert!(instance.mend(&broken()).is_ok());
+fn what_is_lent_to_an_instance_that_goes_down_is_lost_at_once() {
+    let (lane, mut instance, mut lender) = with_a_loan();
+    lane.executor_down(&mut instance, &broken());
     assert!(instance.give_back().is_none());
     assert!(matches!(
         lender.returned.try_recv(),
         Err(TryRecvError::Closed)
     ));
+}
+
+#[test]
+fn a_rest_is_over_though_who_began_it_is_not_back() {
+    let clock = Arc::new(VirtualClock::default());
+    let executors = vec![failing([]), failing([])];
+    let lane = lane(executors, None, Arc::clone(&clock) as Arc<dyn Clock>, true);
+    let died = |worker| Broken {
+        death: Some(death(worker)),
+        ..broken()
+    };
+    let _first = submit(&lane);
+    let mut early = departs(&lane);
+    let _second = submit(&lane);
+    let mut late = departs(&lane);
+    let policy = BreakerPolicy::default();
+    lane.executor_down(&mut early, &died(1));
+    for worker in 2..=policy.deaths as u64 {
+        lane.executor_down(&mut late, &died(worker));
+    }
+    lane.executor_up(early.berth.group, &died(1));
+    assert_eq!(lane.executors_alive(), 0);
+    let over = Moment::ORIGIN + policy.rest;
+    clock.0.store(over.as_nanos(), Ordering::Relaxed);
+    let failed = NotMended {
+        reason: "no descriptors".to_owned(),
+        death: None,
+    };
+    lane.not_back(&late, &died(0), &failed);
+    assert_eq!(lane.executors_alive(), 1);
 }
