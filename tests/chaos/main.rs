@@ -25,6 +25,7 @@ mod request;
 
 mod clocks;
 mod connections;
+mod faults;
 mod overload;
 mod requests;
 mod server;

@@ -17,7 +17,7 @@ use super::dice::Dice;
 use super::extent;
 use super::plain_bytes::PlainBytes;
 use super::repository::Repository;
-use super::request::rows;
+use super::request::{assert_echo, rows};
 use super::server::{Server, channel};
 use super::within;
 use super::witness::Witness;
@@ -39,12 +39,17 @@ async fn cancelled_requests_leave_nothing_behind() {
         let (mut client, answered) = (server.client(), Arc::clone(&answered));
         clients.spawn(async move {
             let mut dice = Dice::new(number as u64);
-            for seed in 0..each {
-                let asked = client.model_infer(rows("m", seed, 1));
+            let mut given_up = 0;
+            while given_up < each {
+                let request = rows("m", given_up, 1);
+                let asked = client.model_infer(request.clone());
                 let patience = Duration::from_micros(dice.below(4000) as u64);
-                if let Ok(answer) = tokio::time::timeout(patience, asked).await {
-                    answer.unwrap();
-                    answered.fetch_add(1, Ordering::Relaxed);
+                match tokio::time::timeout(patience, asked).await {
+                    Ok(answer) => {
+                        assert_echo(answer.unwrap().get_ref(), &request);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(_) => given_up += 1,
                 }
             }
         });
@@ -55,12 +60,11 @@ async fn cancelled_requests_leave_nothing_behind() {
     let tally = witness.tells().await;
     tally.assert_all_right();
     let after = server.settles(before).await;
-    let (all, answered) = (each * CLIENTS, answered.load(Ordering::Relaxed));
-    assert!(answered < all);
     println!(
-        "chaos: {} of {all} requests cancelled, the others answered; {} others right, the slowest {:?}; \
+        "chaos: {} requests cancelled, {} more that were not are right; {} others right, the slowest {:?}; \
          {before:?}, {after:?}",
-        all - answered,
+        each * CLIENTS,
+        answered.load(Ordering::Relaxed),
         tally.right,
         tally.slowest
     );

@@ -90,8 +90,6 @@ impl Server {
             .args(["--grpc-address", "127.0.0.1:0"])
             .args(["--http-address", "127.0.0.1:0"])
             .args(["--metrics-address", "off", "--lame-duck-ms", "0"])
-            // Looks at the repository are made by one thread or by two.
-            .args(["--model-control", "start"])
             .args(flags)
             .envs(set.iter().copied())
             .stdout(Stdio::piped())
@@ -135,6 +133,43 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.process(), signal).unwrap();
+    }
+
+    /// Its one worker that lives, as soon as there is one.
+    pub(crate) async fn worker(&self) -> i32 {
+        within("there is a worker", async {
+            loop {
+                if let [worker] = self.workers()[..] {
+                    return worker;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+    }
+
+    /// Sends its worker a signal, and says which it was.
+    pub(crate) async fn deal_worker(&self, signal: Signal) -> i32 {
+        let worker = self.worker().await;
+        kill_process(Pid::from_raw(worker).unwrap(), signal).unwrap();
+        worker
+    }
+
+    fn workers(&self) -> Vec<i32> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let children = threads.flatten().filter_map(|thread| {
+            // A thread may have ended since.
+            fs::read_to_string(thread.path().join("children")).ok()
+        });
+        let children: Vec<String> = children.collect();
+        let numbers = children.iter().flat_map(|line| line.split_whitespace());
+        // Those that have ended have no command line.
+        let lives = |number: &&str| {
+            let line = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+            !line.is_empty()
+        };
+        let living = numbers.filter(lives);
+        living.map(|number| number.parse().unwrap()).collect()
     }
 
     /// Bounds its descriptors from now on.
