@@ -1,12 +1,14 @@
 """Models made to do harm: each is refused or served, and the server goes on.
 
-What ends a process from inside a native library is not among them: docs/security.md says what holds that.
+What ends or holds up a process from inside a native library is tried with processes of their own alone:
+docs/security.md says what holds that.
 """
 
 import os
 import random
 import shutil
 import struct
+from contextlib import contextmanager
 
 import numpy
 import onnx
@@ -15,7 +17,7 @@ import tritonclient.grpc as triton
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from server import ROOT, Server
+from server import BINARY, ROOT, Server
 
 FLOAT = TensorProto.FLOAT
 DIGITS = ROOT / "examples" / "models" / "digits" / "1" / "model.onnx"
@@ -157,6 +159,53 @@ HOSTILE = {
     "endless": external(location="pipe"),
 }
 
+
+def endless_loop(count):
+    """A loop that runs as often as a number says, which is a weight or an input."""
+    scalar = [("i", TensorProto.INT64), ("before", TensorProto.BOOL)]
+    body = helper.make_graph(
+        [node("Identity", ["before"], ["after"]), node("Add", ["a", "a"], ["b"])], "body",
+        [*(value(name, [], kind) for name, kind in scalar), value("a")],
+        [value("after", [], TensorProto.BOOL), value("b")])
+    start = helper.make_tensor("start", TensorProto.BOOL, [], [True])
+    loop = node("Loop", ["n", "start", "x"], ["y"], body=body)
+    if count is not None:
+        return model([loop], [helper.make_tensor("n", TensorProto.INT64, [], [count]), start])
+    # One row each of x and of the count.
+    zero = helper.make_tensor("zero", TensorProto.INT64, [], [0])
+    chosen = node("Gather", ["counts", "zero"], ["n"])
+    return model([chosen, loop], [start, zero], [value("x"), value("counts", ["N"], TensorProto.INT64)])
+
+
+def doubling(depth):
+    """Functions each of which calls the one below it twice."""
+    functions = [helper.make_function("own", "f0", ["a"], ["b"], [node("Identity", ["a"], ["b"])],
+                                      [helper.make_opsetid("", 17)])]
+    for index in range(1, depth + 1):
+        twice = [node(f"f{index - 1}", [given], [made], domain="own")
+                 for given, made in [("a", "between"), ("between", "b")]]
+        functions.append(helper.make_function("own", f"f{index}", ["a"], ["b"], twice,
+                                              [helper.make_opsetid("own", 1)]))
+    return model([node(f"f{depth}", ["x"], ["y"], domain="own")], functions=functions)
+
+
+def chain(length):
+    """One node after the other."""
+    names = ["x", *(f"t{index}" for index in range(length - 1)), "y"]
+    return model([node("Identity", [given], [made]) for given, made in zip(names, names[1:])])
+
+
+def allocating(size):
+    """Makes a tensor of so many bytes when it runs."""
+    # The shape depends on the input, so that nothing of it is computed when it is loaded.
+    shape = helper.make_tensor("size", TensorProto.INT64, [1], [size // 4])
+    first = helper.make_tensor("first", TensorProto.INT64, [1], [0])
+    return model([node("Shape", ["x"], ["s"]), node("Gather", ["s", "first"], ["rows"]),
+                  node("Mul", ["rows", "size"], ["long"]), node("ConstantOfShape", ["long"], ["big"]),
+                  node("ReduceSum", ["big"], ["sum"], keepdims=0), node("Add", ["x", "sum"], ["y"])],
+                 [shape, first])
+
+
 # What a refusal says, where it is ours to say.
 SAID = {
     "half": "no ONNX model", "noise": "no ONNX model", "text": "no ONNX model",
@@ -169,8 +218,8 @@ SAID = {
 }
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
+@pytest.fixture(scope="module", params=["thread", "process"])
+def served(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     repository = folder / "models"
     (folder / "secret").write_bytes(bytes(16))
@@ -188,7 +237,8 @@ def served(tmp_path_factory):
     (memory / "*").write_bytes(bytes(8192))
     os.mkfifo(repository / "endless/1/pipe")
     shutil.copytree(ROOT / "tests/models/identity_fp32", repository / "good")
-    with Server(repository, "--model-control", "explicit", "--load-model", "good") as server:
+    with Server(repository, "--model-control", "explicit", "--load-model", "good",
+                "--isolation", request.param) as server:
         yield server
 
 
@@ -219,6 +269,95 @@ def test_the_server_goes_on(client, served, name):
     if refused:
         assert "panicked" not in refused
         assert not client.is_model_ready(name)
+
+
+# How long a worker may take for what these models never get done, and for what `good` does.
+PATIENCE_MS = "3000"
+
+
+@pytest.fixture
+def isolated(repository, add):
+    """Serves `good`, and has a model that is not loaded yet; both get processes of their own."""
+    add("identity_fp32", "good")
+
+    @contextmanager
+    def isolated(name, made, *flags):
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        (version / "model.onnx").write_bytes(made.SerializeToString())
+        with Server(repository, "--model-control", "explicit", "--load-model", "good",
+                    "--isolation", "process", "--worker-load-timeout-ms", PATIENCE_MS,
+                    "--executor-timeout-ms", PATIENCE_MS, *flags) as server, server.client() as client:
+            yield server, client
+            assert server.process.poll() is None, server.logged()
+            still_serves(client)
+
+    return isolated
+
+
+@pytest.mark.parametrize("make, size", [(endless_loop, 2**62), (doubling, 30), (chain, 200_000)])
+def test_a_load_that_does_not_end_is_ended(isolated, make, size):
+    with isolated("endless", make(size)) as (_, client):
+        with pytest.raises(InferenceServerException, match="gave no answer within 3000 ms, and was killed"):
+            client.load_model("endless")
+        assert not client.is_model_ready("endless")
+
+
+def ask(client, name, **tensors):
+    given = []
+    for key, tensor in tensors.items():
+        kind = {"float32": "FP32", "int64": "INT64"}[str(tensor.dtype)]
+        given.append(triton.InferInput(key, tensor.shape, kind))
+        given[-1].set_data_from_numpy(tensor)
+    return client.infer(name, given).as_numpy("y")
+
+
+ROW = numpy.ones([1, 4], numpy.float32)
+
+
+def test_a_request_without_an_end_is_ended(isolated):
+    with isolated("loop", endless_loop(None)) as (_, client):
+        client.load_model("loop")
+        numpy.testing.assert_array_equal(ask(client, "loop", x=ROW, counts=numpy.array([2])), 4 * ROW)
+        with pytest.raises(InferenceServerException, match="gave no answer within 3000 ms, and was killed"):
+            ask(client, "loop", x=ROW, counts=numpy.array([2**62]))
+        still_serves(client)
+        # The next worker answers what ends.
+        numpy.testing.assert_array_equal(ask(client, "loop", x=ROW, counts=numpy.array([1])), 2 * ROW)
+
+
+def test_weights_that_are_cut_off_while_they_are_mapped_end_their_worker_alone(isolated, repository):
+    # ONNX Runtime reads what it maps when a request asks for it.
+    count = 2**22
+    weights = weight([count], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value="weights")
+    made = model([node("Gather", ["w", "i"], ["chosen"]), node("Add", ["x", "chosen"], ["y"])], [weights],
+                 [value("x"), value("i", kind=TensorProto.INT64)])
+    with isolated("mapped", made) as (server, client):
+        file = repository / "mapped/1/weights"
+        file.write_bytes(bytes(4 * count))
+        client.load_model("mapped")
+        last = numpy.full([1, 4], count - 1)
+        numpy.testing.assert_array_equal(ask(client, "mapped", x=ROW, i=last), ROW)
+        os.truncate(file, 0)
+        with pytest.raises(InferenceServerException, match="no executor is alive"):
+            ask(client, "mapped", x=ROW, i=last - 2**20)
+        assert "crashed (signal 7)" in server.logged()
+        still_serves(client)
+        assert not client.is_model_ready("mapped")
+        file.write_bytes(bytes(4 * count))
+        client.load_model("mapped")
+        numpy.testing.assert_array_equal(ask(client, "mapped", x=ROW, i=last), ROW)
+
+
+def test_memory_can_be_bounded_for_each_process(isolated, tmp_path):
+    program = tmp_path / "worker"
+    program.write_text(f'#!/bin/sh\nulimit -v 4000000\nexec {BINARY} "$@"\n')
+    program.chmod(0o755)
+    with isolated("allocating", allocating(2**33), "--worker-executable", program) as (_, client):
+        client.load_model("allocating")
+        with pytest.raises(InferenceServerException, match="out of memory"):
+            ask(client, "allocating", x=ROW)
 
 
 def test_what_is_too_large_is_not_read(tmp_path):

@@ -153,6 +153,10 @@ def test_ports_and_selectors_name_what_is_there(name):
         assert one[probe]["grpc"]["port"] == ports["grpc"]
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert {one["topologyKey"] for one in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    # Pods are counted that are this Deployment's and no others.
+    assert all(one["labelSelector"] == deployment["spec"]["selector"] for one in spread)
     for service in objects["Service"]:
         assert service["spec"]["selector"].items() <= labels
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
@@ -414,10 +418,15 @@ def kserve_object(name):
     return yaml.safe_load((DEPLOY / "kserve" / f"{name}.yaml").read_text())
 
 
+# What KServe calls the port of each protocol, by the file that asks for it.
+SERVICES = {"inferenceservice": ("grpc-v2", "h2c"), "inferenceservice-rest": ("v2", "http1")}
+
+
 def test_kserves_objects_are_what_it_publishes(kserve):
-    runtime, service = kserve_object("clusterservingruntime"), kserve_object("inferenceservice")
+    runtime = kserve_object("clusterservingruntime")
     assert kserve.mistakes(runtime, "V1alpha1ClusterServingRuntime") == []
-    assert kserve.mistakes(service, "V1beta1InferenceService") == []
+    for name in SERVICES:
+        assert kserve.mistakes(kserve_object(name), "V1beta1InferenceService") == []
     runtime["spec"]["protocolVersion"] = ["v2"]
     runtime["spec"]["multiModel"] = "no"
     assert kserve.mistakes(runtime, "V1alpha1ClusterServingRuntime") == [
@@ -431,17 +440,24 @@ def test_kserves_objects_are_what_it_publishes(kserve):
 
 def test_kserves_server_takes_both_protocols_on_one_port(add, repository, tmp_path):
     add("tiny_mlp")
-    runtime, service = kserve_object("clusterservingruntime"), kserve_object("inferenceservice")
+    runtime = kserve_object("clusterservingruntime")
     [one] = runtime["spec"]["containers"]
     assert {f"--cache-dir={mount['mountPath']}" for mount in one["volumeMounts"]} & set(one["args"])
     assert {"--grpc-address=0.0.0.0:8080", "--http-address=0.0.0.0:8080"} <= set(one["args"])
     # Files that come with loads lie in /tmp: by default up to 1 GiB, and a Pod with more in it than this is evicted.
     [tmp] = [volume for volume in runtime["spec"]["volumes"] if volume["name"] == "tmp"]
     assert tmp["emptyDir"]["sizeLimit"] == "2Gi"
-    [port] = service["spec"]["predictor"]["model"]["ports"]
-    assert {port["containerPort"], one["readinessProbe"]["httpGet"]["port"],
+    assert {one["readinessProbe"]["httpGet"]["port"],
             int(runtime["spec"]["annotations"]["prometheus.kserve.io/port"])} == {8080}
-    assert service["spec"]["predictor"]["model"]["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    services = [kserve_object(name) for name in SERVICES]
+    assert len({service["metadata"]["name"] for service in services}) == len(SERVICES)
+    asked = [service["spec"]["predictor"]["model"] for service in services]
+    for model, (protocol, name) in zip(asked, SERVICES.values()):
+        assert model["protocolVersion"] == protocol
+        assert model["ports"] == [{"name": name, "containerPort": 8080, "protocol": "TCP"}]
+        [known] = runtime["spec"]["supportedModelFormats"]
+        assert model["modelFormat"] == {"name": known["name"], "version": known["version"]}
+    assert {model["protocolVersion"] for model in asked} == set(runtime["spec"]["protocolVersions"])
     arguments = as_told(one["args"], repository, tmp_path)
     done = check(arguments)
     assert done.returncode == 0, done.stdout + done.stderr

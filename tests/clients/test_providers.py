@@ -9,6 +9,7 @@ is told from the failure of everything that comes after.
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from test_cuda_shared_memory import DRIVER
 
 LIBRARIES = ROOT / ".jitney" / "onnxruntime-gpu"
 PROVIDERS = [LIBRARIES / f"libonnxruntime_providers_{name}.so" for name in ["cuda", "tensorrt"]]
+NVIDIA = Path("/proc/driver/nvidia/version")
 # How ONNX Runtime says that an option is not known, or its value not.
 UNKNOWN = ["Unknown provider option", "Failed to parse", "Failed to map"]
 
@@ -48,6 +50,7 @@ TENSORRT = {
     "trt_engine_cache_enable": [True],
     "trt_engine_cache_path": ["/tmp/engines"],
     "trt_timing_cache_enable": [True],
+    "trt_timing_cache_path": ["/tmp/engines"],
     "trt_profile_min_shapes": ["INPUT0:1x1"],
     "trt_profile_opt_shapes": ["INPUT0:4x4"],
     "trt_profile_max_shapes": ["INPUT0:8x8"],
@@ -77,10 +80,10 @@ def environment(tmp_path_factory):
 def refusal(environment, repository, add):
     """What is said when a model so configured is put on the GPU."""
 
-    def refusal(file, text):
+    def refusal(file, text, *flags):
         add("identity_fp32", "model")
         (repository / "model" / file).write_text(text)
-        done = subprocess.run([BINARY, "check", repository, "--device", "cuda:0"], env=environment,
+        done = subprocess.run([BINARY, "check", repository, "--device", "cuda:0", *flags], env=environment,
                               text=True, capture_output=True, timeout=180)
         said = done.stdout + done.stderr
         assert done.returncode == 1, f"it ended with {done.returncode}: {said}"
@@ -112,6 +115,14 @@ def test_cuda_takes_the_option(refusal, name, value):
 @pytest.mark.parametrize("name, value", cases(TENSORRT))
 def test_tensorrt_takes_the_option(refusal, name, value):
     taken(refusal("model.toml", toml("tensorrt", name, value)))
+
+
+@pytest.mark.skipif(not NVIDIA.is_file(), reason="no NVIDIA driver, without whose version engines are not kept")
+def test_tensorrt_takes_where_the_server_keeps_engines(refusal, tmp_path):
+    flags = ["--graph-cache-bytes", "1000000", "--cache-dir", tmp_path / "cache"]
+    taken(refusal("model.toml", toml("tensorrt", "trt_fp16_enable", True), *flags))
+    # Their folder is made before TensorRT is told of it.
+    assert [path for path in (tmp_path / "cache").glob("graphs/*") if path.is_dir()]
 
 
 @pytest.mark.parametrize("name, value", cases(PARAMETERS))

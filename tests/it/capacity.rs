@@ -51,9 +51,7 @@ async fn until_told(node: &Node) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_over_what_could_be_done() {
     let (_repository, node) = start(RawServer::default()).await;
-    // One after the other cannot be more than everything, and 10 ms are slept at least.
-    let used = until_told(&node).await;
-    assert!(used < 1.1, "{used}");
+    until_told(&node).await;
     let of_m = |name: &str| format!(r#"{name}{{model="m",version="1"}}"#);
     let sustainable = told(&node, &of_m("jitney_sustainable_rows_per_second")).await;
     assert!(

@@ -282,7 +282,10 @@ async fn points_and_rates_follow_what_runs() {
     for seed in 0..8 {
         node.infer(rows("m", seed, 2)).await.unwrap();
     }
-    let busy = |point: &Value| number_of(point, "requests_per_second") > 0.0;
+    let more_than_none = |point: &Value, rate: &str| number_of(point, rate) > 0.0;
+    let busy = |point: &Value| {
+        more_than_none(point, "requests_per_second") && more_than_none(point, "rows_per_second")
+    };
     let model = model_until(&node, |model| list(model, "points").iter().any(busy)).await;
     let point = list(&model, "points").iter().find(|point| busy(point));
     let point = point.unwrap();

@@ -82,7 +82,7 @@ async fn others_go_on_while_one_hangs() {
 async fn without_a_bound_a_run_may_take_as_long_as_it_likes() {
     let repository = Repository::of(
         "max_batch_size = 1\nexecutor_timeout_ms = 0",
-        "fixed_ms = 2000",
+        "fixed_ms = 5000",
     );
     let node = Node::with(&repository.path(), impatient()).await;
     let sent = rows("m", 1, 1);

@@ -132,7 +132,7 @@ async fn no_request_is_run_by_a_model_that_it_was_not_checked_for() {
                     }
                     Err(status) => {
                         assert_eq!(status.code(), Code::Unavailable);
-                        // The second, where the one that replaced it was, too.
+                        // Who is sent on to the newer version may find that one replaced as well.
                         let said = ["was replaced", "is being unloaded"];
                         let said = said.iter().any(|said| status.message().contains(said));
                         assert!(said, "{status:?}");

@@ -291,7 +291,8 @@ async fn a_client_that_goes_away_does_not_hold_up_its_sequence() {
     let response = node.infer(add(1, 2, Place::Last)).await.unwrap();
     assert_eq!(sum(&response), 3.0);
     let version = node.version("accumulator");
-    // One may have been let in before its client's going was told; who asks next finds that it is idle.
+    // One that was let in before it was known that its client had gone is a sequence as any other: it is
+    // ended here. None may be held by who is gone.
     let gone = async {
         while version.live_sequences() > 0 {
             let _ = node.infer(add(2, 0, Place::Last)).await;

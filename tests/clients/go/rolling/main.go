@@ -50,7 +50,7 @@ func load(client inference.GRPCInferenceServiceClient, rate int) {
 	}()
 	var calls sync.WaitGroup
 	var lock sync.Mutex
-	sent, right, failures := 0, 0, []string{}
+	sent, right, failures, slowest := 0, 0, []string{}, time.Duration(0)
 	due := time.NewTicker(time.Second / time.Duration(rate))
 	defer due.Stop()
 	for {
@@ -58,7 +58,7 @@ func load(client inference.GRPCInferenceServiceClient, rate int) {
 		case <-over:
 			calls.Wait()
 			check(json.NewEncoder(os.Stdout).Encode(map[string]any{
-				"sent": sent, "right": right, "failures": failures,
+				"sent": sent, "right": right, "failures": failures, "slowest": slowest.Seconds(),
 			}))
 			return
 		case <-due.C:
@@ -68,9 +68,12 @@ func load(client inference.GRPCInferenceServiceClient, rate int) {
 		calls.Add(1)
 		go func() {
 			defer calls.Done()
+			asked := time.Now()
 			failure := ask(client, number)
+			took := time.Since(asked)
 			lock.Lock()
 			defer lock.Unlock()
+			slowest = max(slowest, took)
 			if failure == "" {
 				right++
 			} else {
