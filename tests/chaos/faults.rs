@@ -252,6 +252,7 @@ async fn a_repository_that_is_broken_serves_what_it_did_until_it_is_mended() {
     // Looks at the repository are made by one thread or by two.
     before.threads += 1;
     break_and_mend(&server, &repository, times).await;
-    let after = server.settles(before).await;
+    // Not all of what loads take goes back: docs/reliability.md.
+    let after = server.settles(before.with_more(16 * 1024)).await;
     println!("chaos: after the second time {before:?}, {after:?}");
 }

@@ -1,11 +1,10 @@
 //! Clients that send slowly, read slowly, or never read.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use jitney::proto::ModelStreamInferResponse;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -22,8 +21,6 @@ use super::witness::Witness;
 /// Requests of a stream, and numbers in each.
 const STREAMED: usize = 1000;
 const LARGE: usize = 40_000;
-/// Numbers of one that is read slowly.
-const LARGER: usize = 1_500_000;
 const BODY: &str = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[7]}]}"#;
 
 fn request() -> String {
@@ -71,62 +68,6 @@ async fn who_sends_and_reads_a_byte_at_a_time_is_answered_and_holds_nobody_up() 
     let after = server.settles(before).await;
     println!(
         "chaos: {many} clients of a byte in 10 ms: all answered; {} others right, the slowest {:?}; \
-         {before:?}, {after:?}",
-        tally.right, tally.slowest
-    );
-}
-
-/// Sends a request of many numbers, and reads the answer 64 KiB in twenty milliseconds.
-async fn sip(address: SocketAddr) {
-    // More than the sockets' buffers take.
-    let numbers = vec![7; 4 * LARGER];
-    let described = format!(
-        r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[1,{LARGER}],"parameters":{{"binary_data_size":{}}}}}],"parameters":{{"binary_data_output":true}}}}"#,
-        numbers.len()
-    );
-    let head = format!(
-        "POST /v2/models/m/infer HTTP/1.1\r\nHost: jitney\r\nConnection: close\r\n\
-         Inference-Header-Content-Length: {}\r\nContent-Length: {}\r\n\r\n{described}",
-        described.len(),
-        described.len() + numbers.len()
-    );
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(64 * 1024).unwrap();
-    let mut connection = socket.connect(address).await.unwrap();
-    connection.write_all(head.as_bytes()).await.unwrap();
-    connection.write_all(&numbers).await.unwrap();
-    let (mut answer, mut sip) = (Vec::new(), vec![0; 64 * 1024]);
-    loop {
-        let read = connection.read(&mut sip).await.unwrap();
-        if read == 0 {
-            break;
-        }
-        answer.extend_from_slice(&sip[..read]);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
-    assert!(answer.ends_with(&numbers));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_reads_large_answers_slowly_gets_them_and_holds_nobody_up() {
-    let many = extent(8, 32);
-    let repository = Repository::of("", "");
-    let server = Server::start(&repository.path(), &[]);
-    let all = async || {
-        let clients: JoinSet<()> = (0..many).map(|_| sip(server.address)).collect();
-        within("large answers", clients.join_all()).await;
-    };
-    // What an executor keeps for its largest batch is there.
-    all().await;
-    let before = server.rests_after(2000).await;
-    let witness = Witness::begin(&server, 4);
-    all().await;
-    let tally = witness.tells().await;
-    tally.assert_all_right();
-    let after = server.settles(before).await;
-    println!(
-        "chaos: {many} clients that read 6 MB, 64 KiB in 20 ms: all right; {} others right, the slowest {:?}; \
          {before:?}, {after:?}",
         tally.right, tally.slowest
     );
