@@ -127,7 +127,7 @@ impl Breaker {
     }
 
     /// A worker is there again. If the version was left alone until now, the next death is one too many.
-    /// True if it was; one that was on its way before the version was left alone ends no rest.
+    /// True if it was; whoever comes back sooner ends no rest.
     pub(super) fn returned(&self, now: Moment) -> bool {
         let mut book = self.lock();
         let was_out = book.until.take_if(|until| *until <= now).is_some();
