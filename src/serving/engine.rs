@@ -67,11 +67,12 @@ impl Engine {
     ) -> Result<InferResponse, Status> {
         let version = self.catalog.resolve(&request.model, &request.version);
         let version = version.inspect_err(|_| journey.answered = self.clock.now())?;
-        journey.version = Some(Arc::clone(&version));
-        let answer = self.answer(&version, &mut request, journey).await;
+        let answer = self.answer(version, &mut request, journey).await;
         journey.answered = self.clock.now();
         let mut answer = answer?;
-        classify(&version, &request.classes, &mut answer)?;
+        if let Some(version) = &journey.version {
+            classify(version, &request.classes, &mut answer)?;
+        }
         Ok(answer)
     }
 
@@ -85,10 +86,12 @@ impl Engine {
 
     async fn answer(
         &self,
-        version: &Arc<Version>,
+        version: Arc<Version>,
         request: &mut InferRequest,
         journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
+        journey.version = Some(Arc::clone(&version));
+        let version = &version;
         let checked = version.check.check(request, version.max_batch_size())?;
         journey.rows = checked.rows;
         if let Some(ensemble) = version.ensemble() {
@@ -157,27 +160,34 @@ impl Engine {
         terms: Terms,
         journey: &mut Journey,
     ) -> Result<InferResponse, Status> {
-        let newer;
-        let mut version = version;
-        let now = terms.arrived;
-        let mut seat = match queue(version, now, &terms, &mut checked) {
+        let mut seat = match queue(version, terms.arrived, &terms, &mut checked) {
             Err(Refused::Closed) => {
-                // Replaced between the look and the queue: the newer one has the same name.
-                newer = self.catalog.resolve(&request.model, &request.version)?;
-                if !newer.takes_what_was_checked_for(version) {
-                    return Err(replaced(version));
+                // Replaced between the look and the queue.
+                let newer = self.catalog.resolve(&request.model, &request.version)?;
+                if Arc::ptr_eq(&newer, version) {
+                    return Err(self.refusal(version, Refused::Closed));
                 }
-                version = &newer;
-                queue(version, now, &terms, &mut checked)
+                version.check.give_back(checked, request);
+                return self.answer_by(newer, request, journey).await;
             }
-            queued => queued,
-        }
-        .map_err(|refused| self.refusal(version, refused))?;
+            queued => queued.map_err(|refused| self.refusal(version, refused))?,
+        };
         let outputs = self
             .in_turn(&mut seat, &terms, request.alone, journey)
             .await?;
         let outputs = chosen(version, wanted(&outputs, &checked));
         Ok(response(version, request, outputs))
+    }
+
+    /// Answers a request by the version that has replaced its own, and may take and give something else. Boxed,
+    /// because it comes back to whoever calls it.
+    fn answer_by<'a>(
+        &'a self,
+        newer: Arc<Version>,
+        request: &'a mut InferRequest,
+        journey: &'a mut Journey,
+    ) -> Pin<Box<dyn Future<Output = Result<InferResponse, Status>> + Send + 'a>> {
+        Box::pin(self.answer(newer, request, journey))
     }
 
     /// Answers one request of a sequence, when it is its turn.
@@ -349,14 +359,6 @@ impl Engine {
             }
         }
     }
-}
-
-/// What a request is told that was checked for a model which another has replaced since.
-fn replaced(version: &Version) -> Status {
-    Status::unavailable(format!(
-        "{} was replaced by one that takes or gives something else while the request came; send it again",
-        version.id
-    ))
 }
 
 /// How a request waits.

@@ -86,6 +86,17 @@ impl Facade {
         }
     }
 
+    /// Gives a request's inputs the client's shapes again.
+    pub(super) fn give_back(&self, inputs: &mut [Tensor]) {
+        for (tensor, reshape) in inputs.iter_mut().zip(&self.inputs) {
+            if let Some(reshape) = reshape
+                && !tensor.is_absent()
+            {
+                tensor.shape = reshape.reversed().apply(&tensor.shape);
+            }
+        }
+    }
+
     /// Gives an output of the model the shape that clients see.
     pub(super) fn leave(&self, position: usize, tensor: &mut Tensor) {
         if let Some(Some(reshape)) = self.outputs.get(position) {
@@ -100,6 +111,14 @@ impl Facade {
 }
 
 impl Reshape {
+    fn reversed(&self) -> Self {
+        Self {
+            from: self.to.clone(),
+            to: self.from.clone(),
+            leading: self.leading,
+        }
+    }
+
     fn apply(&self, shape: &Shape) -> Shape {
         let (leading, own) = shape.split_at(self.leading.min(shape.len()));
         let sizes = self.from.iter().zip(own);
@@ -244,6 +263,8 @@ mod tests {
         }];
         facade.enter(&mut tensors);
         assert_eq!(tensors[0].shape, Shape::new(&[3, 5, 2]));
+        facade.give_back(&mut tensors);
+        assert_eq!(tensors[0].shape, Shape::new(&[3, 5, 1, 2]));
         let [mut output] = tensors;
         output.shape = Shape::new(&[3]);
         assert_eq!(facade.position(0), 1);

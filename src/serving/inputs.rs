@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::facade::Facade;
-use super::request::InferRequest;
+use super::request::{InferRequest, NamedTensor};
 use super::stacking::Stacking;
 use crate::model::{PaddingPolicy, Signature, TensorSpec, TensorsPolicy, round_up};
 use crate::scheduler::ShapeClass;
@@ -26,6 +26,8 @@ pub(super) struct Checked {
     pub(super) class: ShapeClass,
     /// Positions in the signature of the outputs wanted.
     pub(super) outputs: SmallVec<[usize; 4]>,
+    /// Positions of masks that the request did not bring.
+    pub(super) made: Vec<usize>,
 }
 
 /// Checks requests of one version.
@@ -92,7 +94,7 @@ impl InputCheck {
         request: &mut InferRequest,
         max_batch_size: usize,
     ) -> Result<Checked, Status> {
-        let mut inputs = self.in_order(request)?;
+        let (mut inputs, made) = self.in_order(request)?;
         self.check_symbols(&inputs)?;
         let rows = self.rows(&inputs, max_batch_size)?;
         let (class, length) = (self.class(&inputs), self.length(&inputs, rows)?);
@@ -108,11 +110,29 @@ impl InputCheck {
             length,
             outputs,
             inputs,
+            made,
         })
     }
 
-    /// The request's tensors in the signature's order, each there once and of the form that it takes.
-    fn in_order(&self, request: &mut InferRequest) -> Result<Vec<Tensor>, Status> {
+    /// Gives a request its tensors back, as they were before they were checked.
+    pub(super) fn give_back(&self, mut checked: Checked, request: &mut InferRequest) {
+        if let Some(facade) = &self.facade {
+            facade.give_back(&mut checked.inputs);
+        }
+        let tensors = checked.inputs.into_iter().enumerate();
+        let sent = tensors
+            .filter(|(position, tensor)| !tensor.is_absent() && !checked.made.contains(position));
+        let specs = &self.signature.inputs;
+        let named = sent.filter_map(|(position, tensor)| {
+            let name = specs.get(position)?.name.clone();
+            Some(NamedTensor { name, tensor })
+        });
+        request.inputs = named.collect();
+    }
+
+    /// The request's tensors in the signature's order, each there once and of the form that it takes; and the
+    /// positions of those that were made for it.
+    fn in_order(&self, request: &mut InferRequest) -> Result<(Vec<Tensor>, Vec<usize>), Status> {
         let mut places: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
         places.resize_with(self.signature.inputs.len(), || None);
         for given in request.inputs.drain(..) {
@@ -126,7 +146,7 @@ impl InputCheck {
                 Some(place) => *place = Some(given.tensor),
             }
         }
-        self.make_mask(&mut places);
+        let made = self.make_masks(&mut places);
         let mut inputs = Vec::with_capacity(places.len());
         let specs = self.signature.inputs.iter().enumerate();
         for ((position, spec), place) in specs.zip(places) {
@@ -137,7 +157,7 @@ impl InputCheck {
             self.check_tensor(spec, &tensor)?;
             inputs.push(tensor);
         }
-        Ok(inputs)
+        Ok((inputs, made))
     }
 
     /// What stands for an input that does not come, if it need not.
@@ -148,10 +168,11 @@ impl InputCheck {
         Ok(Tensor::absent(spec.dtype))
     }
 
-    /// Makes the mask if the request does not bring it: everything that came is the rows' own.
-    fn make_mask(&self, places: &mut [Option<Tensor>]) {
+    /// Makes the masks that the request does not bring: everything that came is the rows' own. Where they are.
+    fn make_masks(&self, places: &mut [Option<Tensor>]) -> Vec<usize> {
+        let mut made = Vec::new();
         let Some(padding) = &self.stacking.padding else {
-            return;
+            return made;
         };
         let size = |tensor: &Tensor, axis: usize| usize::try_from(*tensor.shape.get(axis)?).ok();
         let mut others = places.iter().enumerate();
@@ -163,14 +184,16 @@ impl InputCheck {
             (rows.checked_mul(length)? <= bytes).then_some((rows, length))
         });
         let Some((rows, length)) = found else {
-            return;
+            return made;
         };
         let specs = self.signature.inputs.iter().enumerate();
         for ((position, spec), place) in specs.zip(places) {
             if place.is_none() && padding.is_mask(position) {
                 *place = padding.ones(spec, rows, length);
+                made.push(position);
             }
         }
+        made
     }
 
     fn check_tensor(&self, spec: &TensorSpec, tensor: &Tensor) -> Result<(), Status> {

@@ -33,6 +33,7 @@ fn checked(inputs: Vec<Tensor>, outputs: &[usize]) -> Checked {
         length: 1,
         class: ShapeClass(0),
         outputs: SmallVec::from_slice(outputs),
+        made: Vec::new(),
     }
 }
 

@@ -65,20 +65,6 @@ impl Version {
         }
     }
 
-    /// Whether a request that was found to fit `other` fits this one, and means the same to it.
-    pub(in crate::serving) fn takes_what_was_checked_for(&self, other: &Self) -> bool {
-        let (own, others) = (&self.policy, &other.policy);
-        self.signature == other.signature
-            && self.whole == other.whole
-            && self.batching == other.batching
-            && own.batch == others.batch
-            && own.padding == others.padding
-            && own.ragged == others.ragged
-            && own.tensors == others.tensors
-            && own.sequence == others.sequence
-            && own.ensemble == others.ensemble
-    }
-
     /// What was learned of its batches on each device that has run one.
     pub fn service_times(&self) -> impl Iterator<Item = (String, Learned)> {
         let mut names: Vec<String> = Vec::new();

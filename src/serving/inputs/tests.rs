@@ -261,6 +261,28 @@ fn rows_and_named_dimensions_must_agree() {
     assert!(check().check(&mut sound(0, 1), 4).is_err());
 }
 
+#[test]
+fn what_was_checked_is_given_back_as_it_came() {
+    let sorted = |mut inputs: Vec<NamedTensor>| {
+        inputs.sort_by(|one, other| one.name.cmp(&other.name));
+        inputs
+    };
+    let mut without = sound(2, 3);
+    without.inputs.remove(1);
+    // Whoever checks it next makes the mask, or calls it missing.
+    for (check, mut request) in [
+        (check(), sound(2, 3)),
+        (padded(), without.clone()),
+        (optional(), without),
+    ] {
+        let came = sorted(request.inputs.clone());
+        let checked = check.check(&mut request, 4).unwrap();
+        assert!(request.inputs.is_empty());
+        check.give_back(checked, &mut request);
+        assert_eq!(sorted(request.inputs), came);
+    }
+}
+
 /// The same model, of which a request may leave the mask out.
 fn optional() -> InputCheck {
     check().leaving_out(&optional_mask())
