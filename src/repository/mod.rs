@@ -179,6 +179,14 @@ impl Repository {
         }
     }
 
+    /// Says that a version did not load, or with none that the model's configuration is wrong: what came from a store
+    /// may not be what is there, and is fetched anew when it is brought next. Waits for the disk.
+    pub fn doubt(&self, model: &str, version: Option<u64>) {
+        if let Place::Store(mirror) = &self.place {
+            mirror.doubt(model, version);
+        }
+    }
+
     /// The time to the next look, where they are `interval` apart if all is well.
     pub fn pause(&self, interval: Duration) -> Duration {
         match &self.place {

@@ -19,6 +19,7 @@ use self::ensembles::Parts;
 use super::catalog::{Catalog, IndexEntry, ModelState};
 use super::loading::Loader;
 use super::supplied::Supplied;
+use crate::allocator::release_at_rest;
 use crate::model::check_name;
 pub use crate::repository::Repository;
 use crate::repository::{Fingerprint, RemoteError, RepositoryError, Upload, Uploads};
@@ -333,6 +334,11 @@ fn unreadable(error: &RepositoryError) -> Status {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RepositoryError> + Send + 'static,
 ) -> Result<T, RepositoryError> {
+    let work = move || {
+        let done = work();
+        release_at_rest();
+        done
+    };
     spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(RepositoryError::Panicked(panic.to_string())))

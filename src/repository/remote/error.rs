@@ -1,5 +1,6 @@
 //! What goes wrong with a store or with the cache.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ pub enum RemoteError {
         source: object_store::Error,
     },
     /// The store does not answer, or refuses.
-    #[error("{url}: {source}")]
+    #[error("{url}: {}", whole(source))]
     Store {
         /// The repository, or an object of it.
         url: String,
@@ -95,6 +96,20 @@ pub enum RemoteError {
     /// A bug of ours.
     #[error("working on the cache panicked: {0}")]
     Panicked(String),
+}
+
+/// An error with what it came from, as far as it does not say that itself.
+fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let own = error.to_string();
+        if !text.contains(&own) {
+            text = format!("{text}: {own}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// Names the file that could not be read or written.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::cache::Cache;
-use super::object::{Listing, Object};
+use super::object::{Listing, Object, Unit};
 use super::record::Record;
 use super::resting::{Look, Units};
 use super::state::State;
@@ -227,6 +227,29 @@ impl Mirror {
         }
     }
 
+    /// What came of a version, or with none of what is beside the versions, may not be what the store has: it is
+    /// fetched anew when the model is taken next, by this server or the next. Waits for the disk.
+    pub(crate) fn doubt(&self, model: &str, version: Option<u64>) {
+        let unit = version.map_or(Unit::Root, Unit::Version);
+        let record = {
+            let mut state = self.state();
+            let known = state.models.get_mut(model);
+            let Some(taken) = known.and_then(|known| known.taken.as_mut()) else {
+                return;
+            };
+            taken.record.doubt(unit);
+            taken.doubted = true;
+            taken.record.clone()
+        };
+        let written = self
+            .cache
+            .draft()
+            .and_then(|draft| record.write(&self.records, model, &draft.path));
+        if let Err(error) = written {
+            tracing::warn!(model, %error, "a restart will believe what is in the cache");
+        }
+    }
+
     /// What is to be taken; nothing if the model is not there or has been taken as it is.
     fn wanted(&self, model: &str) -> Result<Option<Vec<Object>>, RemoteError> {
         let mut state = self.state();
@@ -247,7 +270,8 @@ impl Mirror {
                 model: model.to_owned(),
             });
         };
-        let taken = known.taken.as_ref().map(|taken| taken.record.objects());
+        let taken = known.taken.as_ref().filter(|taken| !taken.doubted);
+        let taken = taken.map(|taken| taken.record.objects());
         Ok((taken.as_ref() != Some(&resting)).then_some(resting))
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::error::{RemoteError, at};
-use super::object::{Object, check_path};
+use super::object::{Object, Unit, check_path};
 use crate::model::check_name;
 
 /// One object, and what it holds if it was fetched.
@@ -42,6 +42,14 @@ impl Record {
             Some((entry.object.clone(), digest))
         });
         known.collect()
+    }
+
+    /// Forgets what is in the objects of a unit.
+    pub(super) fn doubt(&mut self, unit: Unit) {
+        let own = |entry: &&mut Entry| entry.object.unit() == unit;
+        for entry in self.entries.iter_mut().filter(own) {
+            entry.digest = None;
+        }
     }
 
     /// What is written at `folder` of `model`, if anything that can be read is.

@@ -31,6 +31,8 @@ pub(super) struct Model {
 pub(super) struct Taken {
     pub(super) record: Record,
     pub(super) view: Arc<View>,
+    /// Whether some of it is to be fetched anew.
+    pub(super) doubted: bool,
 }
 
 impl Model {

@@ -153,7 +153,11 @@ impl Mirror {
             if let Err(error) = record.write(&records, &model, &draft.path) {
                 tracing::warn!(model, %error, "a restart will not know what is in the cache");
             }
-            Ok(Taken { record, view })
+            Ok(Taken {
+                record,
+                view,
+                doubted: false,
+            })
         })
         .await
     }

@@ -158,7 +158,11 @@ impl Reconciler {
         let model = name.to_owned();
         blocking(move || {
             let fingerprint = repository.fingerprint(&model)?;
-            Ok((repository.read(&model), fingerprint))
+            let read = repository.read(&model);
+            if let Err(RepositoryError::Configuration(_)) = &read {
+                repository.doubt(&model, None);
+            }
+            Ok((read, fingerprint))
         })
         .await
     }

@@ -50,11 +50,17 @@ impl Reconciler {
             let place = Arc::clone(&self.places).acquire_owned().await;
             let (loader, own) = (Arc::clone(&self.loader), artifact.clone());
             let (key, notes) = (key.to_owned(), Arc::clone(progress));
+            let repository = Arc::clone(&self.repository);
             let loaded = spawn_blocking(move || {
                 let _place = place;
                 let loaded = loader.load(&own, &notes);
-                if let Ok(version) = &loaded {
-                    loader.note(&key, version, &notes);
+                match &loaded {
+                    Ok(version) => loader.note(&key, version, &notes),
+                    // It may be the files.
+                    Err(LoadFailure::Load(_)) => {
+                        repository.doubt(&own.id.model, Some(own.id.version));
+                    }
+                    Err(_) => {}
                 }
                 loaded
             })

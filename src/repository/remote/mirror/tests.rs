@@ -428,6 +428,32 @@ async fn a_content_that_was_corrupted_in_the_cache_is_fetched_again() {
 }
 
 #[tokio::test]
+async fn what_does_not_load_is_fetched_anew_after_a_restart_too() {
+    let world = World::new();
+    world.store.write("at/m/1/model.onnx", "one").await;
+    world.store.write("at/m/2/model.onnx", "two").await;
+    world
+        .store
+        .write("at/m/model.toml", "max_batch_size = 4")
+        .await;
+    let mirror = world.server();
+    settle(&mirror).await;
+    folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 2);
+    mirror.doubt("m", Some(2));
+    folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 3);
+    folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 3);
+    mirror.doubt("m", None);
+    drop(mirror);
+    let mirror = world.server();
+    settle(&mirror).await;
+    folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 4);
+}
+
+#[tokio::test]
 async fn what_changes_between_the_look_and_the_fetch_is_not_taken() {
     let world = World::new();
     world.store.write("at/m/1/model.onnx", "old").await;
