@@ -88,8 +88,10 @@ sim: tools ## Simulate the scheduler beside other rules and the bounds
 	cargo run --release --locked -p jitney-simulation -- docs/scheduling
 
 .PHONY: chaos
-chaos: setup ## Deal a server what production deals, at length (minutes), and print the figures
+chaos: setup venv ## Deal a server what production deals, at length (minutes), and print the figures
 	JITNEY_CHAOS=full cargo test --release --locked --test chaos -- --nocapture --test-threads=1
+	PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.jitney/bin:$$PATH" JITNEY_CHAOS=full PROFILE=release \
+		$(VENV)/bin/python -m pytest -s tests/clients/test_storage_faults.py
 
 # Seconds that each fuzz target runs for.
 FUZZ_SECONDS ?= 600

@@ -11,6 +11,7 @@ use super::extent;
 use super::repository::Repository;
 use super::request::rows;
 use super::server::{Possessions, Server};
+use super::within;
 use super::witness::{Witness, warm};
 
 /// What an answer is worth waiting for.
@@ -54,8 +55,6 @@ async fn ten_times_too_much_is_refused_and_passes() {
     // The queue has room for 256.
     let more = most.resident_kib.saturating_sub(before.resident_kib);
     assert!(more < 16 * 1024, "{before:?}, and {most:?}");
-    let told = &recording.outcomes;
-    assert!(4 * told.late < told.ok, "they come too late: {told:?}");
     let witness = Witness::begin(&server, 4);
     witness.sees(50).await;
     let tally = witness.tells().await;
@@ -75,13 +74,16 @@ async fn recovery(server: &Server, after: Duration) -> Duration {
     let mut client = server.client();
     tokio::time::sleep(after).await;
     let began = Instant::now();
-    loop {
-        let mut request = tonic::Request::new(rows("m", 1, 1));
-        request.set_timeout(DEADLINE / 2);
-        if client.model_infer(request).await.is_ok() {
-            return began.elapsed();
+    within("it is answered in time again", async {
+        loop {
+            let mut request = tonic::Request::new(rows("m", 1, 1));
+            request.set_timeout(DEADLINE / 2);
+            if client.model_infer(request).await.is_ok() {
+                return began.elapsed();
+            }
         }
-    }
+    })
+    .await
 }
 
 /// Everybody was answered, or told that it is too much.

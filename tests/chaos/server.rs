@@ -30,7 +30,7 @@ const RESTS: usize = 5;
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
 /// What a process has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Possessions {
     pub(crate) resident_kib: u64,
     pub(crate) threads: usize,
@@ -209,15 +209,20 @@ impl Server {
         }
     }
 
-    /// Serves so many requests, and gives the most that it then has when it rests: that differs by some MiB from one
+    /// Serves so many requests, and gives the most that it then has when it rests: memory differs by some MiB from one
     /// rest to the next, as threads give back what others freed.
     pub(crate) async fn rests_after(&self, requests: usize) -> Possessions {
         warm(self, requests).await;
-        let mut most = self.has();
+        let mut most = Possessions::default();
         for _ in 0..RESTS {
             warm(self, 64).await;
             tokio::time::sleep(LOOK * LOOKS as u32).await;
-            most.resident_kib = most.resident_kib.max(self.has().resident_kib);
+            let now = self.has();
+            most = Possessions {
+                resident_kib: most.resident_kib.max(now.resident_kib),
+                threads: most.threads.max(now.threads),
+                descriptors: most.descriptors.max(now.descriptors),
+            };
         }
         most
     }

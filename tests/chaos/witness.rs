@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) right: usize,
     /// Refused or failed, by code.
     pub(crate) codes: BTreeMap<i32, usize>,
+    /// What one of each code was told.
+    pub(crate) messages: BTreeMap<i32, String>,
     /// The longest that one took.
     pub(crate) slowest: Duration,
 }
@@ -30,6 +32,7 @@ impl Tally {
         for (code, count) in other.codes {
             *self.codes.entry(code).or_default() += count;
         }
+        self.messages.extend(other.messages);
         self.slowest = self.slowest.max(other.slowest);
     }
 
@@ -78,13 +81,20 @@ impl Witness {
     }
 
     /// What it saw.
-    pub(crate) async fn tells(self) -> Tally {
+    pub(crate) async fn tells(mut self) -> Tally {
         self.ends.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             all.add(within("a request is answered", client).await.unwrap());
         }
         all
+    }
+}
+
+impl Drop for Witness {
+    /// Clients of a server that is gone are told so without a pause, and a runtime ends no task that never pauses.
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
     }
 }
 
@@ -106,7 +116,11 @@ async fn behave(
                 assert_echo(answer.get_ref(), &request);
                 tally.right += 1;
             }
-            Err(status) => *tally.codes.entry(code(&status) as i32).or_default() += 1,
+            Err(status) => {
+                let code = code(&status) as i32;
+                *tally.codes.entry(code).or_default() += 1;
+                tally.messages.insert(code, status.message().to_owned());
+            }
         }
         tally.slowest = tally.slowest.max(began.elapsed());
         asked.fetch_add(1, Ordering::Relaxed);

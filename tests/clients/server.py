@@ -6,15 +6,24 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import tritonclient.grpc as triton
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "jitney"
+BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / os.environ.get("PROFILE", "debug") / "jitney"
 
 # Longer than this only what hangs takes.
 HANG = 180
+
+
+def until(what, holds):
+    """Waits for what the server tells nobody."""
+    end = time.monotonic() + HANG
+    while not holds():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.02)
 
 
 class Server:

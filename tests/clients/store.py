@@ -7,10 +7,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from server import HANG
+import numpy
+
+from server import HANG, ROOT
+from tensors import given
 
 PROGRAM = shutil.which("rclone")
 KEY, SECRET = "test-key", "test-secret"
+
+MODEL = ROOT / "tests" / "models" / "identity_fp32" / "1" / "model.onnx"
+# How soon the store is looked at again.
+QUICK = ["--repository-rest-ms", "100", "--watch-interval-ms", "50"]
 
 
 class Store:
@@ -63,3 +70,19 @@ class Store:
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
+
+
+def put(bucket, path, content=None):
+    """Uploads one object, in one step."""
+    path = bucket / "at" / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    desk = bucket.parent.parent / "desk"
+    desk.write_bytes(MODEL.read_bytes() if content is None else content)
+    desk.rename(path)
+
+
+def answers(client, version):
+    numbers = numpy.array([[1.0, 2.5]], numpy.float32)
+    answer = client.infer("m", [given("INPUT0", numbers)])
+    assert answer.get_response().model_version == version
+    assert (answer.as_numpy("OUTPUT0") == numbers).all()

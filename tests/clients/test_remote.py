@@ -2,75 +2,17 @@
 
 import os
 import shutil
-import socket
-import socketserver
 import subprocess
 import threading
-import time
 
-import numpy
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from server import BINARY, HANG, ROOT, Server
-from store import PROGRAM, Store
-from tensors import given
-
-MODEL = ROOT / "tests" / "models" / "identity_fp32" / "1" / "model.onnx"
-QUICK = ["--repository-rest-ms", "100", "--watch-interval-ms", "50"]
+from relay import Relay
+from server import BINARY, HANG, until
+from store import MODEL, PROGRAM, QUICK, Store, answers, put
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no rclone for this machine")
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    """The folder that the store serves as a bucket."""
-    folder = tmp_path / "store" / "bucket"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def store(bucket):
-    with Store(bucket.parent) as store:
-        yield store
-
-
-@pytest.fixture
-def serve(store, tmp_path):
-    """Starts a server on the store's repository, with a cache that the test's servers share."""
-
-    def serve(*flags, control="watch", store=store, scheme="http"):
-        return Server(
-            store.url("at", scheme), "--model-control", control,
-            "--cache-dir", tmp_path / "cache", *QUICK, *flags,
-            environment=store.environment(scheme))
-
-    return serve
-
-
-def put(bucket, path, content=None):
-    """Uploads one object, in one step."""
-    path = bucket / "at" / path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    desk = bucket.parent.parent / "desk"
-    desk.write_bytes(MODEL.read_bytes() if content is None else content)
-    desk.rename(path)
-
-
-def answers(client, version):
-    numbers = numpy.array([[1.0, 2.5]], numpy.float32)
-    answer = client.infer("m", [given("INPUT0", numbers)])
-    assert answer.get_response().model_version == version
-    assert (answer.as_numpy("OUTPUT0") == numbers).all()
-
-
-def until(what, holds):
-    """Waits for what the server tells nobody."""
-    end = time.monotonic() + HANG
-    while not holds():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 def state(client, version):
@@ -239,41 +181,6 @@ def test_wrong_credentials_are_told(bucket, store, tmp_path):
     assert "s3://bucket/at: " in checked.stderr and "403" in checked.stderr, checked.stderr
 
 
-@pytest.fixture
-def small_cache(tmp_path):
-    """The cache's folder, on a file system of two megabytes."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def used(folder):
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def test_a_full_disk_is_told_and_leaves_nothing_behind(bucket, serve, small_cache):
-    put(bucket, "m/1/model.onnx")
-    put(bucket, "large/1/model.onnx")
-    put(bucket, "large/1/weights.bin", os.urandom(4 << 20))
-    with serve(control="explicit") as server, server.client() as client:
-        client.load_model("m")
-        before = used(small_cache)
-        for _ in range(2):
-            with pytest.raises(InferenceServerException, match="No space left on device") as error:
-                client.load_model("large")
-            assert str(small_cache) in error.value.message()
-            assert not client.is_model_ready("large")
-            until("nothing is left of it", lambda: used(small_cache) <= before + 4096)
-        answers(client, "1")
-        subprocess.run(["mount", "-o", "remount,size=16m", small_cache], check=True)
-        client.load_model("large")
-        assert client.is_model_ready("large", "1")
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="nothing makes a certificate")
 @pytest.mark.parametrize("protocol", ["s3", "webdav"])
 def test_serves_over_tls(bucket, serve, tmp_path, monkeypatch, protocol):
@@ -304,51 +211,17 @@ def test_serves_from_webdav(bucket, serve):
             until("version 2", lambda: client.is_model_ready("m", "2"))
 
 
-class Stall:
-    """Between a server and its store: lets half of one object through, and the rest when it is opened."""
-
-    def __init__(self, store, path, most):
-        self.opened = threading.Event()
-        self.stalled = threading.Event()
-        host, port = store.address.split(":")
-        stall = self
-
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self):
-                with socket.create_connection((host, int(port))) as behind:
-                    asked = [False]
-                    threading.Thread(target=self.forward, args=[behind, asked], daemon=True).start()
-                    came = 0
-                    while piece := behind.recv(4096):
-                        came += len(piece)
-                        if asked[0] and came > most:
-                            stall.stalled.set()
-                            stall.opened.wait(HANG)
-                        self.request.sendall(piece)
-
-            def forward(self, behind, asked):
-                while piece := self.request.recv(65536):
-                    # A later request of the same connection counts from here.
-                    asked[0] = asked[0] or path.encode() in piece
-                    behind.sendall(piece)
-
-        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = "127.0.0.1:%d" % self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 def test_a_store_that_stalls_keeps_nobody_from_probing_and_is_told(bucket, store, serve):
     put(bucket, "m/1/model.onnx")
     put(bucket, "m/1/weights.bin", bytes(1_000_000))
     put(bucket, "other/1/model.onnx")
-    stall = Stall(store, "weights.bin", 400_000)
-    store.address = stall.address
+    relay = Relay(store, "weights.bin")
+    relay.fault = relay.stall
     with serve(control="explicit") as server, server.client() as client, \
             server.client() as other:
         load = threading.Thread(target=client.load_model, args=["m"])
         load.start()
-        assert stall.stalled.wait(HANG)
+        assert relay.stalled.wait(HANG)
 
         def told():
             index = other.get_model_repository_index().models
@@ -360,6 +233,6 @@ def test_a_store_that_stalls_keeps_nobody_from_probing_and_is_told(bucket, store
         assert other.is_server_live() and other.is_server_ready()
         other.load_model("other")
         assert other.is_model_ready("other")
-        stall.opened.set()
+        relay.opened.set()
         load.join(HANG)
         answers(client, "1")
