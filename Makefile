@@ -7,6 +7,8 @@ export JITNEY_ONNXRUNTIME ?= $(CURDIR)/.jitney/onnxruntime/libonnxruntime.so
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .jitney/venv
+# A test that takes twenty minutes hangs: where it stands is printed, and the tests end.
+PYTEST_HANG := -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
 VENV_MODELS := .jitney/venv-models
 VENV_KSERVE := .jitney/venv-kserve
 VENV_PERF := .jitney/venv-perf
@@ -58,7 +60,7 @@ $(SILERO): examples/silero_vad/make.py scripts/requirements-models.txt | tools
 test: setup venv venv-kserve venv-perf helm minilm silero ## Run every test: the server's and the clients'
 	cargo test --workspace --locked
 	cargo build --workspace --locked
-	PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.jitney/bin:$$PATH" $(VENV)/bin/python -m pytest tests/clients
+	PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.jitney/bin:$$PATH" $(VENV)/bin/python -m pytest $(PYTEST_HANG) tests/clients
 
 # Ends with 77 (make says "Error 77") where there is no GPU; fetches 2 GB where there is one.
 .PHONY: test-gpu
@@ -91,7 +93,7 @@ sim: tools ## Simulate the scheduler beside other rules and the bounds
 chaos: setup venv ## Deal a server what production deals, at length (minutes), and print the figures
 	JITNEY_CHAOS=full cargo test --release --locked --test chaos -- --nocapture --test-threads=1
 	PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/.jitney/bin:$$PATH" JITNEY_CHAOS=full PROFILE=release \
-		$(VENV)/bin/python -m pytest -s tests/clients/test_storage_faults.py
+		$(VENV)/bin/python -m pytest $(PYTEST_HANG) -s tests/clients/test_storage_faults.py
 
 # Seconds that each fuzz target runs for.
 FUZZ_SECONDS ?= 600

@@ -30,7 +30,8 @@ pub struct ModelFolder {
     /// What the policy was read from; none for the defaults.
     pub configuration: Option<PathBuf>,
     fingerprints: BTreeMap<u64, Fingerprint>,
-    lease: Option<Arc<File>>,
+    /// Keeps it where it is, if that is a cache.
+    pub lease: Option<Arc<File>>,
 }
 
 impl ModelFolder {

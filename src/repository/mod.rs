@@ -29,6 +29,7 @@ use rustix::io::Errno;
 pub use uploads::{Upload, Uploads};
 use url::Url;
 
+use crate::backend::Artifact;
 use crate::clock::Clock;
 use crate::config::Report;
 use crate::model::check_name;
@@ -179,11 +180,19 @@ impl Repository {
         }
     }
 
-    /// Says that a version did not load, or with none that the model's configuration is wrong: what came from a store
-    /// may not be what is there, and is fetched anew when it is brought next. Waits for the disk.
-    pub fn doubt(&self, model: &str, version: Option<u64>) {
+    /// Says that a version is no model that can be read: what came from a store may not be what is there, and is
+    /// fetched anew when it is brought next. Waits for the disk.
+    pub fn doubt(&self, artifact: &Artifact) {
+        if let (Place::Store(mirror), Some(lease)) = (&self.place, &artifact.lease) {
+            let id = &artifact.id;
+            mirror.doubt(&id.model, Some(id.version), Some(lease));
+        }
+    }
+
+    /// The same of a model's configuration.
+    pub fn doubt_configuration(&self, model: &str) {
         if let Place::Store(mirror) = &self.place {
-            mirror.doubt(model, version);
+            mirror.doubt(model, None, None);
         }
     }
 

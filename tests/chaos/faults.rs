@@ -27,7 +27,9 @@ async fn succeeded(server: &Server) -> u64 {
         name: "m".to_owned(),
         ..ModelStatisticsRequest::default()
     };
-    let answer = server.client().model_statistics(request).await.unwrap();
+    let mut client = server.client();
+    let answer = within("statistics", client.model_statistics(request));
+    let answer = answer.await.unwrap();
     let statistics = answer.into_inner().model_stats.remove(0).inference_stats;
     statistics.unwrap().success.unwrap().count
 }
@@ -251,6 +253,7 @@ async fn a_repository_that_is_broken_serves_what_it_did_until_it_is_mended() {
     let mut before = server.rests_after(2000).await;
     // Those that look at files stay as many as there ever were at once: they have something to do 20 times a second.
     before.threads += LOOKERS;
+    let before = before.with_more(LOOKERS as u64 * 1024);
     let tally = break_and_mend(&server, &repository, times).await;
     let after = server.settles(before).await;
     println!(

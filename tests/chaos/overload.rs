@@ -11,8 +11,8 @@ use super::extent;
 use super::repository::Repository;
 use super::request::rows;
 use super::server::{Possessions, Server};
-use super::within;
 use super::witness::{Witness, warm};
+use super::{HANG, within};
 
 /// What an answer is worth waiting for.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -24,7 +24,9 @@ async fn offer(server: &Server, rate: f64, duration: Duration) -> Recording {
     let message = rows("m", 1, 1).encode_to_vec();
     let message = ModelInferRequest::decode(message.as_slice()).unwrap();
     let request = Request::with_deadline(message, DEADLINE);
-    let plan = Plan::new(Arrivals::poisson(rate), Duration::ZERO, duration);
+    let mut plan = Plan::new(Arrivals::poisson(rate), Duration::ZERO, duration);
+    // What comes late is not lost.
+    plan.timeout = HANG;
     plan.run(&target, &Mix::new(vec![request])).await.unwrap()
 }
 
@@ -52,9 +54,10 @@ async fn ten_times_too_much_is_refused_and_passes() {
         recovery(&server, rush)
     );
     assert_pushed_back(&recording);
-    // The queue has room for 256.
+    // The queue has room for 256; what is not optimized needs more for each.
     let more = most.resident_kib.saturating_sub(before.resident_kib);
-    assert!(more < 16 * 1024, "{before:?}, and {most:?}");
+    let bound = extent(48, 16) as u64 * 1024;
+    assert!(more < bound, "{before:?}, and {most:?}");
     let witness = Witness::begin(&server, 4);
     witness.sees(50).await;
     let tally = witness.tells().await;

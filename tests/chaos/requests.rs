@@ -54,9 +54,7 @@ async fn cancelled_requests_leave_nothing_behind() {
             }
         });
     }
-    while let Some(one) = within("clients that give up", clients.join_next()).await {
-        one.unwrap();
-    }
+    clients.join_all().await;
     let tally = witness.tells().await;
     tally.assert_all_right();
     let after = server.settles(before).await;
@@ -117,7 +115,7 @@ async fn spoil_messages(server: &Server, each: usize) {
                 let path = "/inference.GRPCInferenceService/ModelInfer";
                 let path = http::uri::PathAndQuery::from_static(path);
                 let asked = grpc.unary(Request::new(message.clone()), path, PlainBytes);
-                if let Err(status) = asked.await {
+                if let Err(status) = within("a spoilt message", asked).await {
                     // tonic says INTERNAL of what Protobuf cannot read.
                     let unread = status.code() == Code::Internal
                         && status.message().contains("decode Protobuf");
@@ -129,9 +127,7 @@ async fn spoil_messages(server: &Server, each: usize) {
             }
         });
     }
-    while let Some(one) = within("spoilt messages", clients.join_next()).await {
-        one.unwrap();
-    }
+    clients.join_all().await;
 }
 
 async fn spoil_bodies(server: &Server, each: usize) {
@@ -154,7 +150,8 @@ async fn spoil_bodies(server: &Server, each: usize) {
                 request.extend_from_slice(b"\r\n");
                 request.extend_from_slice(&body);
                 connection.write_all(&request).await.unwrap();
-                let answer = super::connections::answer(&mut connection).await.unwrap();
+                let answer = super::connections::answer(&mut connection);
+                let answer = within("a spoilt body", answer).await.unwrap();
                 let status = &answer[..answer.len().min(12)];
                 assert!(
                     status == "HTTP/1.1 200" || status.starts_with("HTTP/1.1 4"),
@@ -163,9 +160,7 @@ async fn spoil_bodies(server: &Server, each: usize) {
             }
         });
     }
-    while let Some(one) = within("spoilt bodies", clients.join_next()).await {
-        one.unwrap();
-    }
+    clients.join_all().await;
 }
 
 /// What begins like one of the protocols and goes on like none.
@@ -189,13 +184,12 @@ async fn spoil_connections(server: &Server, each: usize) {
                 // It may be hung up on at any moment.
                 let _ = connection.write_all(&bytes).await;
                 let _ = connection.shutdown().await;
-                let _ = connection.read_to_end(&mut Vec::new()).await;
+                let mut read = Vec::new();
+                let _ = within("a spoilt connection", connection.read_to_end(&mut read)).await;
             }
         });
     }
-    while let Some(one) = within("spoilt connections", clients.join_next()).await {
-        one.unwrap();
-    }
+    clients.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

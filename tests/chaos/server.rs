@@ -5,12 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use jitney::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tonic::transport::{Channel, Endpoint};
 
 use super::within;
@@ -104,16 +104,29 @@ impl Server {
                 *kept.lock().unwrap() += &(line + "\n");
             }
         });
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut said = lines.by_ref().map_while(Result::ok);
-        let address = said.find_map(|line| {
-            let address = line.strip_prefix("gRPC on ")?.to_owned();
-            address.split(' ').next()?.parse().ok()
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (told, said) = mpsc::channel();
+        // It is read to its end: a full pipe would stop the server.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = told.send(line);
+            }
         });
-        let is_ready = said.any(|line| line == "ready");
-        // Nobody reads further, and a full pipe would stop it.
-        thread::spawn(move || lines.for_each(drop));
-        assert!(is_ready, "{}", log.lock().unwrap());
+        let mut address = None;
+        let mut is_ready = false;
+        while let Ok(line) = said.recv_timeout(super::HANG) {
+            if let Some(line) = line.strip_prefix("gRPC on ") {
+                address = line.split(' ').next().and_then(|first| first.parse().ok());
+            }
+            is_ready = line == "ready";
+            if is_ready {
+                break;
+            }
+        }
+        if !is_ready {
+            let _ = child.kill();
+            panic!("not ready: {}", log.lock().unwrap());
+        }
         Self {
             child,
             address: address.unwrap(),
@@ -176,7 +189,7 @@ impl Server {
     pub(crate) fn allow_descriptors(&self, most: usize) {
         let limit = Rlimit {
             current: Some(most as u64),
-            maximum: Some(20_000),
+            ..getrlimit(Resource::Nofile)
         };
         prlimit(Some(self.process()), Resource::Nofile, limit).unwrap();
     }

@@ -44,7 +44,7 @@ class Witness:
         self.right = 0
         self.wrong = []
         self.came = threading.Condition()
-        self.clients = [threading.Thread(target=self.behave, args=[server]) for _ in range(clients)]
+        self.clients = [threading.Thread(target=self.behave, args=[server], daemon=True) for _ in range(clients)]
         for client in self.clients:
             client.start()
 
@@ -69,6 +69,7 @@ class Witness:
         self.ends.set()
         for client in self.clients:
             client.join(HANG)
+        assert not any(client.is_alive() for client in self.clients), "a request is not answered"
         assert self.wrong == []
         return self.right
 
@@ -87,6 +88,8 @@ def warm(server):
 
 def rests(server):
     """The most that it has when it rests, which differs a little from one time to the next."""
+    for _ in range(5):
+        warm(server)
     most = Possessions(0, 0, 0)
     for _ in range(RESTS):
         warm(server)

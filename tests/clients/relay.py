@@ -38,6 +38,7 @@ class Relay:
                 content = answer.read()
                 connection.close()
                 headers = {name: value for name, value in answer.getheaders() if name.lower() not in HOPS}
+                headers.setdefault("Content-Length", str(len(content)))
                 meant = self.command == "GET" and self.path.split("?")[0].endswith(path)
                 deal = relay.fault if meant and relay.fault else relay.hand_on
                 deal(self, answer.status, headers, content)

@@ -219,7 +219,7 @@ def test_a_store_that_stalls_keeps_nobody_from_probing_and_is_told(bucket, store
     relay.fault = relay.stall
     with serve(control="explicit") as server, server.client() as client, \
             server.client() as other:
-        load = threading.Thread(target=client.load_model, args=["m"])
+        load = threading.Thread(target=client.load_model, args=["m"], daemon=True)
         load.start()
         assert relay.stalled.wait(HANG)
 
@@ -235,4 +235,5 @@ def test_a_store_that_stalls_keeps_nobody_from_probing_and_is_told(bucket, store
         assert other.is_model_ready("other")
         relay.opened.set()
         load.join(HANG)
+        assert not load.is_alive()
         answers(client, "1")

@@ -1,5 +1,6 @@
 //! A store's models, as folders of the cache.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -228,8 +229,9 @@ impl Mirror {
     }
 
     /// What came of a version, or with none of what is beside the versions, may not be what the store has: it is
-    /// fetched anew when the model is taken next, by this server or the next. Waits for the disk.
-    pub(crate) fn doubt(&self, model: &str, version: Option<u64>) {
+    /// fetched anew when the model is taken next, by this server or the next. Means what was taken under this lease, if
+    /// one is named. Waits for the disk.
+    pub(crate) fn doubt(&self, model: &str, version: Option<u64>, lease: Option<&Arc<File>>) {
         let unit = version.map_or(Unit::Root, Unit::Version);
         let record = {
             let mut state = self.state();
@@ -237,6 +239,9 @@ impl Mirror {
             let Some(taken) = known.and_then(|known| known.taken.as_mut()) else {
                 return;
             };
+            if lease.is_some_and(|lease| !Arc::ptr_eq(lease, &taken.view.lease)) {
+                return;
+            }
             taken.record.doubt(unit);
             taken.doubted = true;
             taken.record.clone()

@@ -18,6 +18,9 @@ pub(super) struct Entry {
     #[serde(flatten)]
     pub(super) object: Object,
     pub(super) digest: Option<Digest>,
+    /// Whether what came may not be what the store has.
+    #[serde(default)]
+    pub(super) doubted: bool,
 }
 
 /// What was taken of a model: every object that was at rest, fetched or not.
@@ -44,12 +47,23 @@ impl Record {
         known.collect()
     }
 
-    /// Forgets what is in the objects of a unit.
+    /// Doubts what came of a unit.
     pub(super) fn doubt(&mut self, unit: Unit) {
-        let own = |entry: &&mut Entry| entry.object.unit() == unit;
+        let own = |entry: &&mut Entry| entry.object.unit() == unit && entry.digest.is_some();
         for entry in self.entries.iter_mut().filter(own) {
-            entry.digest = None;
+            entry.doubted = true;
         }
+    }
+
+    /// Whether what came of an object is doubted.
+    pub(super) fn doubts(&self, object: &Object) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.doubted && entry.object == *object)
+    }
+
+    /// Whether anything of it is doubted.
+    pub(super) fn has_doubts(&self) -> bool {
+        self.entries.iter().any(|entry| entry.doubted)
     }
 
     /// What is written at `folder` of `model`, if anything that can be read is.

@@ -23,7 +23,8 @@ pub(super) const FETCHES: usize = 8;
 const MODEL: &str = ".onnx";
 
 impl Mirror {
-    /// Takes these objects of a model, or those of them that are served.
+    /// Takes these objects of a model, or those of them that are served: what is doubted is fetched anew, and
+    /// believed if it cannot be.
     pub(super) async fn take(
         &self,
         model: &str,
@@ -31,12 +32,34 @@ impl Mirror {
         fetched: &Fetched,
     ) -> Result<Taken, RemoteError> {
         self.set_up().await?;
-        let known = self.digests(model);
+        let before = self.record(model);
+        if before.has_doubts() {
+            let mut known = before.clone();
+            known.entries.retain(|entry| !entry.doubted);
+            match self.take_knowing(model, &objects, &known, fetched).await {
+                Err(error) => {
+                    tracing::warn!(model, %error, "not fetched anew; what came before is taken");
+                }
+                taken => return taken,
+            }
+        }
+        self.take_knowing(model, &objects, &before, fetched).await
+    }
+
+    /// The same with what is known of them.
+    async fn take_knowing(
+        &self,
+        model: &str,
+        objects: &[Object],
+        before: &Record,
+        fetched: &Fetched,
+    ) -> Result<Taken, RemoteError> {
+        let known = &before.digests();
         let (root, versions): (Vec<Object>, Vec<Object>) = objects
             .iter()
             .cloned()
             .partition(|object| object.unit() == Unit::Root);
-        let mut made = self.gather(model, root, &known, fetched).await?;
+        let mut made = self.gather(model, root, known, fetched).await?;
         let policy = self.policy(model, &made).await?;
         let there = whole(&versions, policy.as_ref());
         if there.is_empty() {
@@ -52,20 +75,18 @@ impl Mirror {
             Unit::Root => false,
         });
         let wanted = wanted.collect();
-        made.extend(self.gather(model, wanted, &known, fetched).await?);
-        self.keep(model, objects, made, there).await
+        made.extend(self.gather(model, wanted, known, fetched).await?);
+        self.keep(model, objects, made, there, before).await
     }
 
-    /// What is known to be in which object of a model.
-    fn digests(&self, model: &str) -> HashMap<Object, Digest> {
+    /// What was taken of a model last.
+    fn record(&self, model: &str) -> Record {
         let state = self.state();
         let known = state.models.get(model);
         let taken = known.and_then(|known| known.taken.as_ref());
         match taken {
-            Some(taken) => taken.record.digests(),
-            None => Record::read(&self.records, model)
-                .unwrap_or_default()
-                .digests(),
+            Some(taken) => taken.record.clone(),
+            None => Record::read(&self.records, model).unwrap_or_default(),
         }
     }
 
@@ -128,19 +149,21 @@ impl Mirror {
     async fn keep(
         &self,
         model: &str,
-        objects: Vec<Object>,
+        objects: &[Object],
         made: Vec<Made>,
         versions: Vec<u64>,
+        before: &Record,
     ) -> Result<Taken, RemoteError> {
         let digests: HashMap<&str, &Digest> = made
             .iter()
             .map(|made| (made.path.as_str(), &made.digest))
             .collect();
-        let entries = objects.into_iter().map(|object| Entry {
+        let entries = objects.iter().map(|object| Entry {
             digest: digests
                 .get(object.path.as_str())
                 .map(|digest| (*digest).clone()),
-            object,
+            object: object.clone(),
+            doubted: before.doubts(object),
         });
         let record = Record {
             entries: entries.collect(),

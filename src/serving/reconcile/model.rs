@@ -1,5 +1,6 @@
 //! One model brought up: its folder is read, and the versions that it is to serve take their places.
 
+use std::io;
 use std::sync::Arc;
 
 use super::{Known, Reconciler, blocking, unreadable};
@@ -159,8 +160,8 @@ impl Reconciler {
         blocking(move || {
             let fingerprint = repository.fingerprint(&model)?;
             let read = repository.read(&model);
-            if let Err(RepositoryError::Configuration(_)) = &read {
-                repository.doubt(&model, None);
+            if read.as_ref().is_err_and(is_in_the_configuration) {
+                repository.doubt_configuration(&model);
             }
             Ok((read, fingerprint))
         })
@@ -220,6 +221,15 @@ impl Reconciler {
                 tracing::info!(model = %version.id.model, version = version.id.version, "superseded");
             }
         }
+    }
+}
+
+/// Whether it is what the configuration says, or that it is no text.
+fn is_in_the_configuration(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Configuration(_) => true,
+        RepositoryError::File { source, .. } => source.kind() == io::ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::{ROOM, Reconciler};
-use crate::backend::Artifact;
+use crate::allocator::release_at_rest;
+use crate::backend::{Artifact, LoadError};
 use crate::model::VersionId;
 use crate::serving::budget::OverBudget;
 use crate::serving::catalog::{ModelState, Version};
@@ -56,12 +57,12 @@ impl Reconciler {
                 let loaded = loader.load(&own, &notes);
                 match &loaded {
                     Ok(version) => loader.note(&key, version, &notes),
-                    // It may be the files.
-                    Err(LoadFailure::Load(_)) => {
-                        repository.doubt(&own.id.model, Some(own.id.version));
+                    Err(LoadFailure::Load(LoadError::Model { .. } | LoadError::Remote(_))) => {
+                        repository.doubt(&own);
                     }
                     Err(_) => {}
                 }
+                release_at_rest();
                 loaded
             })
             .await;

@@ -428,29 +428,53 @@ async fn a_content_that_was_corrupted_in_the_cache_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn what_does_not_load_is_fetched_anew_after_a_restart_too() {
+async fn what_is_doubted_is_fetched_anew_after_a_restart_too() {
     let world = World::new();
     world.store.write("at/m/1/model.onnx", "one").await;
     world.store.write("at/m/2/model.onnx", "two").await;
-    world
-        .store
-        .write("at/m/model.toml", "max_batch_size = 4")
-        .await;
+    world.store.write("at/m/model.toml", "").await;
+    let mirror = world.server();
+    settle(&mirror).await;
+    let taken = folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 2);
+    let lease = taken.lease.as_ref();
+    mirror.doubt("m", Some(2), lease);
+    let anew = folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 3);
+    // It is no longer doubted, nor is what is there for what was there before.
+    mirror.doubt("m", Some(2), lease);
+    folder(&mirror, "m").await;
+    assert_eq!(world.fetched(), 3);
+    mirror.doubt("m", Some(2), anew.lease.as_ref());
+    mirror.doubt("m", None, None);
+    drop((mirror, taken, anew));
     let mirror = world.server();
     settle(&mirror).await;
     folder(&mirror, "m").await;
-    assert_eq!(world.fetched(), 2);
-    mirror.doubt("m", Some(2));
-    folder(&mirror, "m").await;
-    assert_eq!(world.fetched(), 3);
-    folder(&mirror, "m").await;
-    assert_eq!(world.fetched(), 3);
-    mirror.doubt("m", None);
+    assert_eq!(world.fetched(), 5);
+}
+
+#[tokio::test]
+async fn what_is_doubted_is_taken_as_it_was_where_it_cannot_be_fetched() {
+    let world = World::new();
+    world.store.write("at/m/1/model.onnx", "one").await;
+    let mirror = world.server();
+    settle(&mirror).await;
+    let taken = folder(&mirror, "m").await;
+    mirror.doubt("m", Some(1), taken.lease.as_ref());
+    world.is_away(true);
+    assert_eq!(content(&folder(&mirror, "m").await, "1/model.onnx"), "one");
+    drop((mirror, taken));
+    let mirror = world.server();
+    mirror.first_look(REST).await;
+    assert_eq!(content(&folder(&mirror, "m").await, "1/model.onnx"), "one");
+    assert_eq!(world.fetched(), 1);
+    world.is_away(false);
     drop(mirror);
     let mirror = world.server();
     settle(&mirror).await;
     folder(&mirror, "m").await;
-    assert_eq!(world.fetched(), 4);
+    assert_eq!(world.fetched(), 2);
 }
 
 #[tokio::test]
