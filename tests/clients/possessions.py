@@ -88,8 +88,6 @@ def warm(server):
 
 def rests(server):
     """The most that it has when it rests, which differs a little from one time to the next."""
-    for _ in range(5):
-        warm(server)
     most = Possessions(0, 0, 0)
     for _ in range(RESTS):
         warm(server)

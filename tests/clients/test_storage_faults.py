@@ -34,7 +34,10 @@ def refused(client, why):
 
 def deal(server, what, once):
     """Has something happen again and again, while others ask."""
-    once()
+    with Witness(server) as witness:
+        once()
+        witness.sees(5000)
+        witness.tells()
     before = rests(server)
     with Witness(server) as witness:
         for _ in range(TIMES):

@@ -58,7 +58,7 @@ impl Reconciler {
     ) -> Result<(), Status> {
         let folder = match self.folder(name, progress).await {
             Ok((read, fingerprint)) => {
-                if matches!(read, Ok(_) | Err(RepositoryError::Configuration(_))) {
+                if read.as_ref().err().is_none_or(is_in_the_configuration) {
                     // A configuration that is wrong is as wrong in the next look.
                     known.seen = Some(fingerprint.clone());
                     known.tried = Some(fingerprint);
